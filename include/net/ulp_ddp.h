@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * ULP DDP: direct data placement by a NIC for upper layer protocols over TCP.
+ *
+ * The layer is written in Rust (rust/kernel/net/ulp_ddp.rs); this header is
+ * its contract for C. A NIC driver provides &struct ulp_ddp_dev_ops through
+ * net_device_ops.ulp_ddp_ops, a ULP provides &struct ulp_ddp_ulp_ops to
+ * ulp_ddp_sk_add().
+ */
+#ifndef _NET_ULP_DDP_H
+#define _NET_ULP_DDP_H
+
+#include <linux/bvec.h>
+#include <linux/types.h>
+
+struct net_device;
+struct netlink_ext_ack;
+struct sock;
+
+/**
+ * enum ulp_ddp_type - upper layer protocol of an offload
+ * @ULP_DDP_NVME: NVMe over TCP, host side
+ */
+enum ulp_ddp_type {
+	ULP_DDP_NVME = 1,
+};
+
+/* Bits of the capability masks, as in uapi/linux/ulp_ddp.h. */
+#define ULP_DDP_CAP_BIT_NVME_TCP		(1ULL << 0)
+#define ULP_DDP_CAP_BIT_NVME_TCP_DDGST_RX	(1ULL << 1)
+
+/**
+ * struct ulp_ddp_limits - what a device can offload
+ * @type: protocol that is asked about, set by the caller
+ * @max_ddp_sgl_len: DMA segments of one I/O, 0 for no limit
+ * @io_threshold: smallest payload worth a setup, bytes
+ * @tls: TLS on the same socket is possible
+ * @full_ccid_range: any 16-bit command identifier can be used; if false they
+ *	have to stay below &ulp_ddp_config.queue_size
+ */
+struct ulp_ddp_limits {
+	enum ulp_ddp_type type;
+	u32 max_ddp_sgl_len;
+	u32 io_threshold;
+	bool tls;
+	bool full_ccid_range;
+};
+
+/**
+ * struct ulp_ddp_config - what the ULP negotiated on one connection
+ * @type: protocol
+ * @affinity_hint: CPU that will consume the data, -1 for none
+ * @queue_size: command identifiers in flight at most
+ * @pfv: PDU format version (NVMe/TCP ICReq.PFV)
+ * @cpda: controller PDU data alignment, dwords, 0's based (ICResp.CPDA)
+ * @hdgst: header digests are on
+ * @ddgst: data digests are on
+ */
+struct ulp_ddp_config {
+	enum ulp_ddp_type type;
+	s32 affinity_hint;
+	u32 queue_size;
+	u16 pfv;
+	u8 cpda;
+	bool hdgst;
+	bool ddgst;
+};
+
+/**
+ * struct ulp_ddp_seg - a piece of an I/O buffer as the device sees it
+ * @addr: DMA address for the device of the socket's route
+ * @len: bytes
+ */
+struct ulp_ddp_seg {
+	dma_addr_t addr;
+	u32 len;
+};
+
+/**
+ * struct ulp_ddp_io - the destination of one read
+ *
+ * Owned by the ULP. It must stay as it is, and the buffer mapped, from
+ * ulp_ddp_setup() until &ulp_ddp_ulp_ops.ddp_teardown_done.
+ *
+ * @segs: the buffer in DMA segments, in the order of the payload
+ * @bvecs: the same bytes in the same order as pages. A multi-page bvec is
+ *	physically contiguous. Each page can be referenced (see
+ *	sendpages_ok()).
+ * @nr_segs: entries of @segs
+ * @nr_bvecs: entries of @bvecs
+ * @len: bytes of the buffer
+ * @command_id: tag that the peer puts into the PDU header (CCCID)
+ */
+struct ulp_ddp_io {
+	const struct ulp_ddp_seg *segs;
+	const struct bio_vec *bvecs;
+	u32 nr_segs;
+	u32 nr_bvecs;
+	u32 len;
+	u16 command_id;
+};
+
+/**
+ * struct ulp_ddp_stats - counters of a device, names as in the netlink family
+ * @rx_nvmeotcp_sk_add: sockets that were offloaded
+ * @rx_nvmeotcp_sk_add_fail: sockets that the device refused
+ * @rx_nvmeotcp_sk_del: sockets whose offload ended
+ * @rx_nvmeotcp_ddp_setup: I/O buffers given to the device
+ * @rx_nvmeotcp_ddp_setup_fail: I/O buffers that the device refused
+ * @rx_nvmeotcp_ddp_teardown: I/O buffers taken back
+ * @rx_nvmeotcp_drop: packets dropped because their offload was gone
+ * @rx_nvmeotcp_resync: times the device asked for a PDU boundary
+ * @rx_nvmeotcp_packets: packets with placed payload
+ * @rx_nvmeotcp_bytes: bytes of placed payload
+ */
+struct ulp_ddp_stats {
+	u64 rx_nvmeotcp_sk_add;
+	u64 rx_nvmeotcp_sk_add_fail;
+	u64 rx_nvmeotcp_sk_del;
+	u64 rx_nvmeotcp_ddp_setup;
+	u64 rx_nvmeotcp_ddp_setup_fail;
+	u64 rx_nvmeotcp_ddp_teardown;
+	u64 rx_nvmeotcp_drop;
+	u64 rx_nvmeotcp_resync;
+	u64 rx_nvmeotcp_packets;
+	u64 rx_nvmeotcp_bytes;
+};
+
+/**
+ * struct ulp_ddp_dev_caps - capability masks of a device
+ * @hw: what the device can do
+ * @active: what is switched on
+ */
+struct ulp_ddp_dev_caps {
+	u64 hw;
+	u64 active;
+};
+
+/**
+ * struct ulp_ddp_dev_ops - operations of a NIC driver
+ *
+ * All but @setup and @teardown may sleep. @sk_add, @sk_del, @setup and
+ * @teardown of one socket are serialised by the ULP; @resync is called from
+ * the ULP's receive path and can run beside @setup and @teardown.
+ *
+ * @limits: fill in the limits for &ulp_ddp_limits.type, 0 or -EOPNOTSUPP
+ * @sk_add: offload an established socket; the socket is locked by nobody.
+ *	The driver keeps its state with ulp_ddp_set_ctx()
+ * @sk_del: end the offload. On return the device writes no more into any
+ *	buffer of this socket and &ulp_ddp_ulp_ops.ddp_teardown_done was called
+ *	for every I/O that was set up
+ * @setup: give a buffer to the device; any error means that this I/O is
+ *	received the ordinary way
+ * @teardown: take it back; &ulp_ddp_ulp_ops.ddp_teardown_done follows, in
+ *	any context, possibly before @teardown returns
+ * @resync: the PDU header at TCP sequence @seq that the device asked about is
+ *	one. @seq is the first byte of the header
+ * @set_caps: switch capabilities, called under RTNL and the instance lock;
+ *	a refusal is an error and changes nothing
+ * @get_caps: read capabilities
+ * @get_stats: read counters
+ */
+struct ulp_ddp_dev_ops {
+	int (*limits)(struct net_device *netdev, struct ulp_ddp_limits *limits);
+	int (*sk_add)(struct net_device *netdev, struct sock *sk,
+		      const struct ulp_ddp_config *config);
+	void (*sk_del)(struct net_device *netdev, struct sock *sk);
+	int (*setup)(struct net_device *netdev, struct sock *sk,
+		     struct ulp_ddp_io *io);
+	void (*teardown)(struct net_device *netdev, struct sock *sk,
+			 struct ulp_ddp_io *io);
+	void (*resync)(struct net_device *netdev, struct sock *sk, u32 seq);
+	int (*set_caps)(struct net_device *netdev, u64 active,
+			struct netlink_ext_ack *extack);
+	void (*get_caps)(struct net_device *netdev,
+			 struct ulp_ddp_dev_caps *caps);
+	void (*get_stats)(struct net_device *netdev,
+			  struct ulp_ddp_stats *stats);
+};
+
+/**
+ * struct ulp_ddp_ulp_ops - upcalls to the ULP
+ * @resync_request: the device lost the PDU framing and believes that a PDU
+ *	header starts at TCP sequence @seq. Softirq context
+ * @ddp_teardown_done: the device is done with the buffer of @io. Any context
+ */
+struct ulp_ddp_ulp_ops {
+	void (*resync_request)(struct sock *sk, u32 seq);
+	void (*ddp_teardown_done)(struct ulp_ddp_io *io);
+};
+
+#endif /* _NET_ULP_DDP_H */
