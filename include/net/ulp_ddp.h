@@ -6,12 +6,19 @@
  * its contract for C. A NIC driver provides &struct ulp_ddp_dev_ops through
  * net_device_ops.ulp_ddp_ops, a ULP provides &struct ulp_ddp_ulp_ops to
  * ulp_ddp_sk_add().
+ *
+ * A TCP sequence number, wherever it names a PDU, is the one of the first byte
+ * of the PDU's header.
  */
 #ifndef _NET_ULP_DDP_H
 #define _NET_ULP_DDP_H
 
+#include <linux/bits.h>
 #include <linux/bvec.h>
+#include <linux/errno.h>
+#include <linux/netdev_features.h>
 #include <linux/types.h>
+#include <net/net_trackers.h>
 
 struct net_device;
 struct netlink_ext_ack;
@@ -26,8 +33,8 @@ enum ulp_ddp_type {
 };
 
 /* Bits of the capability masks, as in uapi/linux/ulp_ddp.h. */
-#define ULP_DDP_CAP_BIT_NVME_TCP		(1ULL << 0)
-#define ULP_DDP_CAP_BIT_NVME_TCP_DDGST_RX	(1ULL << 1)
+#define ULP_DDP_CAP_BIT_NVME_TCP		BIT_ULL(0)
+#define ULP_DDP_CAP_BIT_NVME_TCP_DDGST_RX	BIT_ULL(1)
 
 /**
  * struct ulp_ddp_limits - what a device can offload
@@ -79,8 +86,9 @@ struct ulp_ddp_seg {
 /**
  * struct ulp_ddp_io - the destination of one read
  *
- * Owned by the ULP. It must stay as it is, and the buffer mapped, from
- * ulp_ddp_setup() until &ulp_ddp_ulp_ops.ddp_teardown_done.
+ * Owned by the ULP, zeroed when it is created. It must stay as it is, and the
+ * buffer mapped, from ulp_ddp_setup() until
+ * &ulp_ddp_ulp_ops.ddp_teardown_done.
  *
  * @segs: the buffer in DMA segments, in the order of the payload
  * @bvecs: the same bytes in the same order as pages. A multi-page bvec is
@@ -98,6 +106,10 @@ struct ulp_ddp_io {
 	u32 nr_bvecs;
 	u32 len;
 	u16 command_id;
+	/* private: of the layer */
+	u32 state;
+	struct ulp_ddp_io *prev;
+	struct ulp_ddp_io *next;
 };
 
 /**
@@ -139,26 +151,32 @@ struct ulp_ddp_dev_caps {
 /**
  * struct ulp_ddp_dev_ops - operations of a NIC driver
  *
- * All but @setup and @teardown may sleep. @sk_add, @sk_del, @setup and
- * @teardown of one socket are serialised by the ULP; @resync is called from
- * the ULP's receive path and can run beside @setup and @teardown.
+ * @limits, @sk_add, @sk_del and @set_caps may sleep. @setup, @teardown and
+ * @resync must not, they run under rcu_read_lock(). @setup and @teardown of
+ * different I/Os of one socket can run at once, and so can @resync.
+ * None of them is called for a socket before its @sk_add succeeded or after
+ * its @sk_del began.
+ *
+ * @sk_add and @sk_del must not take RTNL or the lock of the device: @sk_del
+ * is also called by ulp_ddp_quiesce(), with both held.
  *
  * @limits: fill in the limits for &ulp_ddp_limits.type, 0 or -EOPNOTSUPP
  * @sk_add: offload an established socket; the socket is locked by nobody.
  *	The driver keeps its state with ulp_ddp_set_ctx()
  * @sk_del: end the offload. On return the device writes no more into any
- *	buffer of this socket and &ulp_ddp_ulp_ops.ddp_teardown_done was called
- *	for every I/O that was set up
+ *	buffer of this socket and ulp_ddp_teardown_done() was called for every
+ *	I/O that was set up
  * @setup: give a buffer to the device; any error means that this I/O is
  *	received the ordinary way
- * @teardown: take it back; &ulp_ddp_ulp_ops.ddp_teardown_done follows, in
- *	any context, possibly before @teardown returns
- * @resync: the PDU header at TCP sequence @seq that the device asked about is
- *	one. @seq is the first byte of the header
+ * @teardown: take it back; ulp_ddp_teardown_done() follows, in any context,
+ *	possibly before @teardown returns
+ * @resync: there is a PDU header at TCP sequence @seq, as the device thought
+ *	when it called ulp_ddp_resync_request()
  * @set_caps: switch capabilities, called under RTNL and the instance lock;
  *	a refusal is an error and changes nothing
- * @get_caps: read capabilities
- * @get_stats: read counters
+ * @get_caps: read capabilities. Any context, without a lock
+ * @get_stats: read counters, all of them: the driver counts what it was asked
+ *	to do as well
  */
 struct ulp_ddp_dev_ops {
 	int (*limits)(struct net_device *netdev, struct ulp_ddp_limits *limits);
@@ -180,13 +198,41 @@ struct ulp_ddp_dev_ops {
 
 /**
  * struct ulp_ddp_ulp_ops - upcalls to the ULP
- * @resync_request: the device lost the PDU framing and believes that a PDU
- *	header starts at TCP sequence @seq. Softirq context
- * @ddp_teardown_done: the device is done with the buffer of @io. Any context
+ * @ddp_teardown_done: neither the device nor the layer use @io any more. Called
+ *	once for each successful ulp_ddp_setup(): after the ULP called
+ *	ulp_ddp_teardown(), possibly before that returns, or at the latest
+ *	before ulp_ddp_sk_del() returns. Any context
  */
 struct ulp_ddp_ulp_ops {
-	void (*resync_request)(struct sock *sk, u32 seq);
 	void (*ddp_teardown_done)(struct ulp_ddp_io *io);
 };
+
+#if IS_ENABLED(CONFIG_ULP_DDP)
+
+/* For the ULP */
+
+struct net_device *ulp_ddp_get_netdev(struct sock *sk,
+				      netdevice_tracker *tracker);
+bool ulp_ddp_is_cap_active(struct net_device *netdev, u64 cap);
+int ulp_ddp_get_limits(struct net_device *netdev,
+		       struct ulp_ddp_limits *limits);
+int ulp_ddp_sk_add(struct net_device *netdev, struct sock *sk,
+		   const struct ulp_ddp_config *config,
+		   const struct ulp_ddp_ulp_ops *ops);
+void ulp_ddp_sk_del(struct sock *sk);
+int ulp_ddp_setup(struct sock *sk, struct ulp_ddp_io *io);
+void ulp_ddp_teardown(struct sock *sk, struct ulp_ddp_io *io);
+void ulp_ddp_pdu_header(struct sock *sk, u32 seq);
+bool ulp_ddp_ddgst_active(struct sock *sk);
+
+/* For the driver */
+
+void *ulp_ddp_get_ctx(const struct sock *sk);
+void ulp_ddp_set_ctx(struct sock *sk, void *ctx);
+void ulp_ddp_resync_request(struct sock *sk, u32 seq);
+void ulp_ddp_teardown_done(struct sock *sk, struct ulp_ddp_io *io);
+void ulp_ddp_quiesce(struct net_device *netdev);
+
+#endif /* CONFIG_ULP_DDP */
 
 #endif /* _NET_ULP_DDP_H */

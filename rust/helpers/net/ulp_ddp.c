@@ -1,1 +1,73 @@
 // SPDX-License-Identifier: GPL-2.0
+
+#ifdef CONFIG_ULP_DDP
+
+#include <linux/if_vlan.h>
+#include <linux/netdevice.h>
+#include <linux/skbuff.h>
+#include <net/inet_connection_sock.h>
+#include <net/sock.h>
+#include <net/ulp_ddp.h>
+
+__rust_helper bool rust_helper_skb_is_ulp_crc(const struct sk_buff *skb)
+{
+	return skb_is_ulp_crc(skb);
+}
+
+__rust_helper int rust_helper_skb_cmp_ulp_crc(const struct sk_buff *skb1,
+					      const struct sk_buff *skb2)
+{
+	return skb_cmp_ulp_crc(skb1, skb2);
+}
+
+__rust_helper void rust_helper_skb_copy_ulp_crc(struct sk_buff *to,
+						const struct sk_buff *from)
+{
+	skb_copy_ulp_crc(to, from);
+}
+
+__rust_helper void rust_helper_skb_set_ulp_crc(struct sk_buff *skb, bool ok)
+{
+	skb->ulp_crc = ok;
+}
+
+__rust_helper struct inet_connection_sock *rust_helper_inet_csk(struct sock *sk)
+{
+	return inet_csk(sk);
+}
+
+__rust_helper struct dst_entry *rust_helper___sk_dst_get(const struct sock *sk)
+{
+	return __sk_dst_get(sk);
+}
+
+__rust_helper struct net_device *
+rust_helper_dst_dev_rcu(const struct dst_entry *dst)
+{
+	return dst_dev_rcu(dst);
+}
+
+__rust_helper bool rust_helper_is_vlan_dev(const struct net_device *dev)
+{
+	return is_vlan_dev(dev);
+}
+
+__rust_helper struct net_device *
+rust_helper_vlan_dev_real_dev(const struct net_device *dev)
+{
+	return vlan_dev_real_dev(dev);
+}
+
+__rust_helper void rust_helper_netdev_hold(struct net_device *dev,
+					   netdevice_tracker *tracker, gfp_t gfp)
+{
+	netdev_hold(dev, tracker, gfp);
+}
+
+__rust_helper void rust_helper_netdev_put(struct net_device *dev,
+					  netdevice_tracker *tracker)
+{
+	netdev_put(dev, tracker);
+}
+
+#endif /* CONFIG_ULP_DDP */
