@@ -1,31 +1,85 @@
 # SPDX-License-Identifier: GPL-2.0
 """Entry point: python3 tools/lab COMMAND."""
 
+import shutil
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import kernel
+import model
 import overlay
+import source
 import toolroot
 import vm
+from paths import BUILD, CACHE
+from steps import Failure, Runner
+
+STEPS = {
+    "tool root": toolroot.create,
+    "kernel source": source.unpack,
+    "kernel tree": overlay.update,
+    "kernel": kernel.build,
+    "device model": model.build,
+}
+
+
+def prepare(*names, more=0):
+    """Run the named steps of the set-up; returns the runner for further ones."""
+    runner = Runner(len(names) + more)
+    for name in names:
+        with runner.step(name) as step:
+            STEPS[name](step)
+    return runner
+
+
+def clean():
+    toolroot.remove(BUILD)
+
+
+def distclean():
+    toolroot.check_namespace()
+    for name in ("root", "root.new", "root.old", "pristine", "pristine.new", "pristine.old", "builds", "cargo", "ccache"):
+        toolroot.remove(CACHE / name)
+    shutil.rmtree(CACHE, ignore_errors=True)
+
+
+def dispatch(command, args):
+    base = ("tool root", "kernel source")
+    if command == "root-only":
+        prepare("tool root")
+    elif command == "overlay":
+        prepare(*base, "kernel tree")
+    elif command == "kernel":
+        prepare(*base, "kernel tree", "kernel")
+    elif command == "model":
+        prepare("tool root", "device model")
+    elif command == "make":
+        return kernel.make(" ".join(args))
+    elif command == "root":
+        return toolroot.run(" ".join(args) or "bash", check=False).returncode
+    elif command == "vm":
+        return vm.main(args)
+    elif command == "clean":
+        clean()
+    elif command == "distclean":
+        distclean()
+    else:
+        raise Failure("Commands: overlay kernel model make root vm clean distclean.")
+    return 0
 
 
 def main():
     command, *args = sys.argv[1:] or ["help"]
-    if command == "overlay":
-        print(f"{overlay.apply()} files written")
-    elif command == "kernel":
-        kernel.build()
-    elif command == "make":
-        kernel.make(" ".join(args))
-    elif command == "root":
-        raise SystemExit(toolroot.run(" ".join(args) or "bash", check=False).returncode)
-    elif command == "vm":
-        raise SystemExit(vm.main(args))
-    else:
-        raise SystemExit("commands: overlay kernel make root vm")
+    try:
+        status = dispatch(command, args)
+    except Failure as failure:
+        print(failure, file=sys.stderr)
+        status = 1
+    except KeyboardInterrupt:
+        status = 130
+    raise SystemExit(status)
 
 
 if __name__ == "__main__":

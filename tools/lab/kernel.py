@@ -1,45 +1,114 @@
 # SPDX-License-Identifier: GPL-2.0
 """Configure and build the kernel and its modules inside the tool root."""
 
+import hashlib
+import os
+from pathlib import Path
+
 import overlay
 import toolroot
-from paths import BUILD, OBJ, REPO
+from paths import MODULES, OBJ, REPO
+from steps import Failure, need_space
 
 MAKE = 'make -C /kernel/tree O=/kernel/obj LLVM=1 CC="ccache clang"'
+IMAGE = OBJ / "arch/x86/boot/bzImage"
+FRAGMENTS = ("base",)
 
 CONFIGURE = rf"""
 set -e
 cd /kernel/obj
 cat {{fragments}} > wanted
-if ! cmp -s wanted wanted.used || [ ! -f .config ] || [ "$(cat /kernel/kconfig.sum 2>/dev/null)" != "$(cd /kernel/tree; find . -name 'Kconfig*' -newer /kernel/obj/.config | md5sum)" ]; then
-    {MAKE} -s tinyconfig
-    /kernel/tree/scripts/kconfig/merge_config.sh -m -O . .config wanted >/dev/null
-    {MAKE} -s olddefconfig
-    grep -E '^CONFIG_' wanted | while read -r line; do grep -qx -- "$line" .config || echo "not in the final configuration: $line"; done > missing
-    if [ -s missing ]; then cat missing; exit 1; fi
-    cp wanted wanted.used
-    (cd /kernel/tree; find . -name 'Kconfig*' -newer /kernel/obj/.config | md5sum) > /kernel/kconfig.sum
-fi
+{MAKE} -s tinyconfig
+/kernel/tree/scripts/kconfig/merge_config.sh -m -O . .config wanted >/dev/null
+{MAKE} -s olddefconfig
+while read -r line; do
+    case $line in
+    CONFIG_*) grep -qxF -- "$line" .config || echo "not in the final configuration: $line" ;;
+    '# CONFIG_'*' is not set') name=${{line#\# }}; if grep -q "^${{name%% *}}=" .config; then echo "not in the final configuration: $line"; fi ;;
+    esac
+done < wanted > missing
+if [ -s missing ]; then cat missing; exit 1; fi
 """
 
 
-def configure(fragments=("base",)):
+def stamp_is(path, text):
+    return path.exists() and path.read_text() == text
+
+
+def configure(step=None):
+    """Make the configuration anew if a fragment or a Kconfig file of ours changed."""
     OBJ.mkdir(parents=True, exist_ok=True)
-    names = " ".join(f"/repo/configs/{name}.config" for name in fragments)
-    toolroot.run(CONFIGURE.replace("{fragments}", names))
+    texts = "".join((REPO / f"configs/{name}.config").read_text() for name in FRAGMENTS)
+    kconfig = overlay.digest(path for path in overlay.ours() if Path(path).name.startswith("Kconfig"))
+    state = hashlib.sha256((texts + kconfig + CONFIGURE).encode()).hexdigest()
+    stamp = OBJ / "configured"
+    if (OBJ / ".config").exists() and stamp_is(stamp, state):
+        return
+    stamp.unlink(missing_ok=True)
+    script = CONFIGURE.replace("{fragments}", " ".join(f"/repo/configs/{name}.config" for name in FRAGMENTS))
+    if step:
+        status = step.capture(lambda **pipes: toolroot.start(script, **pipes))
+    else:
+        status = toolroot.run(script, check=False).returncode
+    if status:
+        raise Failure(f"The kernel cannot be configured as configs/ wants it:\n{(OBJ / 'missing').read_text()}".rstrip())
+    stamp.write_text(state)
 
 
-def build(jobs=2):
-    overlay.apply()
-    configure()
-    toolroot.run(
-        f"{MAKE} -s -j{jobs} bzImage modules && "
+def state():
+    """Everything that the built kernel depends on."""
+    files = overlay.digest(overlay.ours())
+    root = (toolroot.ROOT / "etc/ulp-ddp-root").read_text()
+    return hashlib.sha256((files + root + (OBJ / "configured").read_text()).encode()).hexdigest()
+
+
+def build(step):
+    first = not IMAGE.exists()
+    if first:
+        need_space(3, "The kernel build")
+    configure(step)
+    stamp = OBJ / "built"
+    if IMAGE.exists() and (MODULES / "lib").is_dir() and stamp_is(stamp, state()):
+        step.up_to_date()
+        return
+    stamp.unlink(missing_ok=True)
+    # The number of lines of the full build gives the scale.
+    scale = OBJ / "lines"
+    expected = int(scale.read_text()) if scale.exists() else 3600
+    lines = 0
+
+    def progress(_line):
+        nonlocal lines
+        lines += 1
+        step.progress = f"{lines} of about {expected} files" if lines <= expected else f"{lines} files"
+
+    jobs = os.cpu_count() or 1
+    script = (
+        f"set -e; {MAKE} -j{jobs} bzImage modules; "
         f"{MAKE} -s INSTALL_MOD_PATH=/kernel/modules INSTALL_MOD_STRIP=1 modules_install"
     )
+    if step.capture(lambda **pipes: toolroot.start(script, **pipes), progress):
+        raise Failure(f"The kernel does not build:\n{errors(step.output())}")
+    if first:
+        scale.write_text(str(lines))
+    stamp.write_text(state())
+
+
+def errors(output, most=40):
+    """The part of a build log that says what is wrong."""
+    lines = output.rstrip().split("\n")
+    first = next((i for i, line in enumerate(lines) if "error" in line.lower() and "Werror" not in line), max(0, len(lines) - most))
+    return "\n".join(lines[max(0, first - 2): first + most])
+
+
+def release():
+    return (OBJ / "include/config/kernel.release").read_text().strip()
 
 
 def make(target):
-    """Any make target of the overlaid tree, for development."""
+    """Any make target of the overlaid tree, for development; returns its status."""
     overlay.apply()
     configure()
-    toolroot.run(f"{MAKE} {target}")
+    return toolroot.run(f"{MAKE} {target}", check=False).returncode
+
+

@@ -5,6 +5,7 @@ Only files whose content changes are written, so that make rebuilds no more
 than it has to.
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from paths import BUILD, PRISTINE, REPO, TREE
+from steps import Failure
 
 OVERLAY_DIRS = ("rust", "drivers", "include", "net", "samples", "Documentation", "tools/testing")
 MANIFEST = BUILD / "overlay.manifest"
@@ -23,22 +25,29 @@ def overlay_files():
         ["git", "-C", REPO, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *OVERLAY_DIRS],
         check=True, capture_output=True, text=True,
     ).stdout
-    return [f for f in listing.split("\0") if f and Path(f).name != "Cargo.toml" and (REPO / f).exists()]
+    return [f for f in listing.split("\0") if f and Path(f).name not in ("Cargo.toml", "Cargo.lock") and (REPO / f).exists()]
+
+
+def series():
+    """The patches, in the order in which they are applied."""
+    lines = (REPO / "patches/series").read_text().split("\n")
+    return [line.strip() for line in lines if line.strip() and line[0] != "#"]
 
 
 def patched_files(scratch):
     """Apply the series to copies of the files it touches; returns their names."""
-    series = [line for line in (REPO / "patches/series").read_text().split("\n") if line and line[0] != "#"]
     touched = set()
-    for name in series:
+    for name in series():
         patch = REPO / "patches" / name
+        if not patch.exists():
+            raise Failure(f"patches/series names {name}, which does not exist.")
         for line in patch.read_text().split("\n"):
             if not line.startswith("+++ b/"):
                 continue
             path = line[6:].strip()
             if path not in touched:
                 if not (PRISTINE / path).exists():
-                    raise SystemExit(f"{name}: {path} is not in the pinned kernel; new files belong into the overlay")
+                    raise Failure(f"patches/{name}: {path} is not in the pinned kernel; a new file belongs into the overlay.")
                 (scratch / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(PRISTINE / path, scratch / path)
                 touched.add(path)
@@ -47,7 +56,7 @@ def patched_files(scratch):
             capture_output=True, text=True, check=False,
         )
         if result.returncode:
-            raise SystemExit(f"patches/{name} does not apply to the pinned kernel:\n{result.stdout}{result.stderr}")
+            raise Failure(f"patches/{name} does not apply to the kernel source; rework it:\n{result.stdout}{result.stderr}".rstrip())
     return touched
 
 
@@ -63,13 +72,22 @@ def install(source, target):
     return True
 
 
-def apply():
+def populate(tree):
+    """A copy of the pinned source made of hard links; install() never writes through them."""
+    fresh = tree.with_name(tree.name + ".new")
+    if fresh.exists():
+        shutil.rmtree(fresh)
+    fresh.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-al", PRISTINE, fresh], check=True)
+    os.replace(fresh, tree)
+
+
+def apply(tree=TREE, manifest=MANIFEST):
     """Bring the tree up to date; returns the number of files written."""
-    if not TREE.exists():
-        BUILD.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["cp", "-al", PRISTINE, TREE.with_name("tree.new")], check=True)
-        os.replace(TREE.with_name("tree.new"), TREE)
-    before = set(MANIFEST.read_text().split("\n")) if MANIFEST.exists() else set()
+    if not tree.exists():
+        manifest.unlink(missing_ok=True)
+        populate(tree)
+    before = set(manifest.read_text().split("\n")) if manifest.exists() else set()
     written = 0
     with tempfile.TemporaryDirectory() as tmp:
         scratch = Path(tmp)
@@ -77,19 +95,41 @@ def apply():
         overlay = set(overlay_files())
         both = patched & overlay
         if both:
-            raise SystemExit(f"in the overlay and in patches/ at once: {', '.join(sorted(both))}")
-        MANIFEST.write_text("\n".join(sorted(before | patched | overlay)))
-        for path in patched:
-            written += install(scratch / path, TREE / path)
+            raise Failure(f"In the overlay and in patches/ at once: {', '.join(sorted(both))}.")
         for path in overlay:
             if (PRISTINE / path).exists():
-                raise SystemExit(f"{path} exists in the pinned kernel; an edit to it belongs into patches/")
-            written += install(REPO / path, TREE / path)
+                raise Failure(f"{path} exists in the pinned kernel; an edit to it belongs into patches/.")
+        manifest.write_text("\n".join(sorted(before | patched | overlay)))
+        for path in patched:
+            written += install(scratch / path, tree / path)
+        for path in overlay:
+            written += install(REPO / path, tree / path)
         for path in before - patched - overlay - {""}:
             if (PRISTINE / path).exists():
-                written += install(PRISTINE / path, TREE / path)
-            elif (TREE / path).exists():
-                (TREE / path).unlink()
+                written += install(PRISTINE / path, tree / path)
+            elif (tree / path).exists():
+                (tree / path).unlink()
                 written += 1
-        MANIFEST.write_text("\n".join(sorted(patched | overlay)))
+        manifest.write_text("\n".join(sorted(patched | overlay)))
     return written
+
+
+def ours():
+    """Paths in the tree that differ from the pinned source, by the manifest."""
+    return [path for path in MANIFEST.read_text().split("\n") if path]
+
+
+def digest(paths):
+    """One checksum over files of the tree."""
+    result = hashlib.sha256()
+    for path in paths:
+        result.update(path.encode() + b"\0" + (TREE / path).read_bytes())
+    return result.hexdigest()
+
+
+def update(step):
+    written = apply()
+    if written:
+        step.note = f"{written} files written"
+    else:
+        step.up_to_date()

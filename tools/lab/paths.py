@@ -17,3 +17,4 @@ TREE = BUILD / "tree"  # pristine + patches + overlay
 OBJ = BUILD / "obj"
 MODULES = BUILD / "modules"
 CARGO_TARGET = BUILD / "cargo"
+LOGS = BUILD / "logs"

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0
+# Entry points for people and CI; the work is done by tools/lab (Python).
+
+LAB := tools/lab/bootstrap && python3 tools/lab
+
+.PHONY: help demo check vm kernel model overlay clean distclean
+
+help:
+	@echo 'make demo       set everything up, read real files over NVMe/TCP, placed by the NIC'
+	@echo 'make check      set everything up, run every test'
+	@echo 'make vm         boot the demo topology with a root shell on the console'
+	@echo '     RUN=cmds   run commands there instead and exit with their status'
+	@echo '     SHARE=dir  a directory that appears at /share in the guest, writable'
+	@echo '     DRIVER= HOST= FAULTS= TOPO= ACCEL=   see README.md'
+	@echo 'make kernel     build the kernel and its modules'
+	@echo 'make model      build the device model'
+	@echo 'make overlay    only bring the kernel tree up to date'
+	@echo 'make clean      remove the build (kernel tree, objects, device model)'
+	@echo 'make distclean  remove the whole cache: tool root, sources, builds'
+
+demo:
+	@$(LAB) demo
+
+check:
+	@.ci/run
+
+vm:
+	@$(LAB) make-vm
+
+kernel model overlay:
+	@$(LAB) $@
+
+clean distclean:
+	@python3 tools/lab $@
