@@ -1,3 +1,286 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! NAPI polling contexts.
+//!
+//! An interrupt handler calls [`Napi::schedule`]; the networking core then calls [`Poll::poll`] in
+//! softirq context (or in a thread, or from a busy-polling task, with bottom halves off in any
+//! case) until the function reports less work than its budget.
+//!
+//! What only the poll function touches, such as the receive ring, lives in [`Poll::State`]. The
+//! core runs one poll of a context at a time, so the state needs no lock.
+//!
+//! C header: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h)
+
+use super::netdev::NetDevice;
+use crate::{
+    bindings,
+    container_of,
+    new_mutex,
+    prelude::*,
+    sync::Mutex,
+    types::Opaque, //
+};
+use core::{
+    cell::UnsafeCell,
+    marker::PhantomData,
+    ops::Deref, //
+};
+
+/// Proof of running in the poll function of a NAPI context, and how much it may do.
+///
+/// It cannot leave the poll function. Functions that may only be called in this context take it as
+/// an argument.
+pub struct Budget<'a> {
+    napi: *mut bindings::napi_struct,
+    limit: usize,
+    _not_send: PhantomData<(&'a (), *mut ())>,
+}
+
+impl Budget<'_> {
+    /// Returns the number of packets that may be received in this call.
+    ///
+    /// It is 0 for netpoll: then only transmit completions may be handled.
+    #[inline]
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Returns the raw context, valid while the token exists.
+    #[inline]
+    pub fn napi(&self) -> *mut bindings::napi_struct {
+        self.napi
+    }
+
+    /// Returns the device that the context belongs to.
+    #[inline]
+    pub fn dev(&self) -> &NetDevice {
+        // SAFETY: The context is being polled, so its device exists.
+        unsafe { NetDevice::from_raw((*self.napi).dev) }
+    }
+}
+
+/// The work of a NAPI context.
+pub trait Poll: Send + Sync + 'static {
+    /// What only the poll function uses. See [`Napi::with_state`] for set-up and tear-down.
+    type State: Send;
+
+    /// What is needed to turn the event source on again, such as the consumer index up to which
+    /// events were handled.
+    type Rearm;
+
+    /// Handles events, and receives at most [`Budget::limit`] packets.
+    ///
+    /// Returns the number of packets received. If it is the limit, the function is called again;
+    /// return the limit as well if transmit completions are left over. Otherwise the context is
+    /// done for now, and [`Self::prepare_rearm`] and [`Self::rearm`] follow.
+    ///
+    /// Softirq context or equivalent, bottom halves off.
+    fn poll(&self, state: &mut Self::State, budget: &Budget<'_>) -> usize;
+
+    /// Takes note of what [`Self::rearm`] needs, before the context is marked as done. In this
+    /// moment no further event has been handled since [`Self::poll`].
+    fn prepare_rearm(&self, state: &mut Self::State) -> Self::Rearm;
+
+    /// Turns the event source on again. Events that came after [`Self::prepare_rearm`] have to
+    /// raise the interrupt at once.
+    ///
+    /// The next poll may already be running on another CPU.
+    fn rearm(&self, rearm: Self::Rearm);
+}
+
+/// A NAPI context together with the driver's structure that it polls.
+///
+/// It dereferences to the driver's structure. It is disabled when created, and is disabled and
+/// deleted when dropped, which sleeps.
+///
+/// # Invariants
+///
+/// - `napi` was added to a `net_device`.
+/// - `enabled` tells whether `napi` is enabled. The state is only accessed by the poll function, or
+///   while `enabled` is locked and false.
+#[pin_data(PinnedDrop)]
+pub struct Napi<P: Poll> {
+    #[pin]
+    napi: Opaque<bindings::napi_struct>,
+    #[pin]
+    enabled: Mutex<bool>,
+    state: UnsafeCell<P::State>,
+    #[pin]
+    poll: P,
+}
+
+// SAFETY: The parts are `Send`; the context can be deleted by any thread.
+unsafe impl<P: Poll> Send for Napi<P> {}
+
+// SAFETY: `poll` is `Sync`. `state` is accessed by one at a time, see the type invariant, and is
+// `Send`. The functions called for `napi` synchronise.
+unsafe impl<P: Poll> Sync for Napi<P> {}
+
+impl<P: Poll> Napi<P> {
+    /// Creates a context and adds it to `dev`.
+    ///
+    /// Process context, may sleep. The lock of the device instance may not be held. Devices of
+    /// [`netdev::Registration`](super::netdev::Registration) do not hold it in callbacks.
+    ///
+    /// The context has to be dropped before the device is freed: keep it in the data of the device.
+    pub fn new<E>(
+        dev: &NetDevice,
+        state: P::State,
+        poll: impl PinInit<P, E>,
+    ) -> impl PinInit<Self, Error>
+    where
+        Error: From<E>,
+    {
+        let dev = dev.as_raw();
+        try_pin_init!(Self {
+            poll <- poll,
+            enabled <- new_mutex!(false),
+            state: UnsafeCell::new(state),
+            // INVARIANT: It is added, and disabled.
+            napi <- Opaque::ffi_init(|slot: *mut bindings::napi_struct| {
+                // SAFETY: The slot is valid for writes, zero is a valid start as in a zeroed
+                // allocation, the device is valid, and the callback is the one for this type, in
+                // which all other fields are initialised.
+                unsafe {
+                    slot.write_bytes(0, 1);
+                    bindings::netif_napi_add(dev, slot, Some(Self::poll_callback));
+                }
+            }),
+        }? Error)
+    }
+
+    /// Lets the context be scheduled. Nothing happens if it is enabled already.
+    ///
+    /// Process context, may sleep. The lock of the device instance may not be held.
+    pub fn enable(&self) {
+        let mut enabled = self.enabled.lock();
+        if !*enabled {
+            // SAFETY: The context is added and disabled by the type invariant.
+            unsafe { bindings::napi_enable(self.napi.get()) };
+            *enabled = true;
+        }
+    }
+
+    /// Waits for a running poll, and keeps the context from being scheduled. Nothing happens if it
+    /// is disabled already.
+    ///
+    /// Process context, may sleep. The lock of the device instance may not be held.
+    pub fn disable(&self) {
+        let mut enabled = self.enabled.lock();
+        if *enabled {
+            // SAFETY: The context is added and enabled by the type invariant.
+            unsafe { bindings::napi_disable(self.napi.get()) };
+            *enabled = false;
+        }
+    }
+
+    /// Has the context polled soon. Any context, including hard interrupts.
+    ///
+    /// In process context, switch bottom halves off around it; otherwise the poll waits for the
+    /// next interrupt. Nothing happens while the context is disabled.
+    #[inline]
+    pub fn schedule(&self) {
+        // SAFETY: The context is added by the type invariant.
+        unsafe { bindings::napi_schedule(self.napi.get()) };
+    }
+
+    /// Gives access to the state of the poll function while the context is disabled.
+    ///
+    /// Process context, may sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`EBUSY`] if the context is enabled.
+    pub fn with_state<R>(&self, f: impl FnOnce(&P, &mut P::State) -> R) -> Result<R> {
+        let enabled = self.enabled.lock();
+        if *enabled {
+            return Err(EBUSY);
+        }
+        // SAFETY: The context is disabled and stays so while the lock is held, so by the type
+        // invariant nobody else accesses the state.
+        Ok(f(&self.poll, unsafe { &mut *self.state.get() }))
+    }
+
+    /// Tells the core which receive and transmit queue the context serves, for user space to see.
+    ///
+    /// RTNL; the queues have to be in use.
+    pub fn set_queues(&self, rx: Option<u32>, tx: Option<u32>) {
+        let set = |index, ty, napi| {
+            // SAFETY: The context is added to a valid device by the type invariant.
+            unsafe { bindings::netif_queue_set_napi((*self.napi.get()).dev, index, ty, napi) };
+        };
+        if let Some(rx) = rx {
+            set(
+                rx,
+                bindings::netdev_queue_type_NETDEV_QUEUE_TYPE_RX,
+                self.napi.get(),
+            );
+        }
+        if let Some(tx) = tx {
+            set(
+                tx,
+                bindings::netdev_queue_type_NETDEV_QUEUE_TYPE_TX,
+                self.napi.get(),
+            );
+        }
+    }
+
+    /// Returns the raw context.
+    #[inline]
+    pub fn as_raw(&self) -> *mut bindings::napi_struct {
+        self.napi.get()
+    }
+
+    /// # Safety
+    ///
+    /// As the `poll` callback of a `napi_struct` inside of a `Napi<P>`.
+    unsafe extern "C" fn poll_callback(napi: *mut bindings::napi_struct, budget: c_int) -> c_int {
+        let opaque = Opaque::cast_from(napi);
+        // SAFETY: By the safety requirements. The `Napi` is not dropped before polling has ended.
+        let this = unsafe { &*container_of!(opaque, Self, napi) };
+        let limit = usize::try_from(budget).unwrap_or(0);
+        let budget_token = Budget {
+            napi,
+            limit,
+            _not_send: PhantomData,
+        };
+
+        let rearm;
+        let work;
+        {
+            // SAFETY: The core polls a context on one CPU at a time, until `napi_complete_done()`,
+            // and only while it is enabled, so by the type invariant nobody else has a reference.
+            let state = unsafe { &mut *this.state.get() };
+            work = this.poll.poll(state, &budget_token).min(limit);
+            if work == limit {
+                return budget;
+            }
+            rearm = this.poll.prepare_rearm(state);
+        }
+        // CAST: `work` is less than the budget, which is an `int`.
+        // SAFETY: This is the poll function of `napi`, which did less than its budget.
+        if unsafe { bindings::napi_complete_done(napi, work as c_int) } {
+            this.poll.rearm(rearm);
+        }
+        // CAST: As above.
+        work as c_int
+    }
+}
+
+impl<P: Poll> Deref for Napi<P> {
+    type Target = P;
+
+    #[inline]
+    fn deref(&self) -> &P {
+        &self.poll
+    }
+}
+
+#[pinned_drop]
+impl<P: Poll> PinnedDrop for Napi<P> {
+    fn drop(self: Pin<&mut Self>) {
+        self.disable();
+        // SAFETY: The context is added and disabled by the type invariant; nobody polls it.
+        unsafe { bindings::netif_napi_del(self.napi.get()) };
+    }
+}

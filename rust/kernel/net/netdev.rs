@@ -1,3 +1,1109 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Network devices.
+//!
+//! A driver implements [`Driver`] and creates a [`Registration`] in the probe function of its bus
+//! device. The registration owns the `net_device` and, in the same allocation, the driver's data.
+//! The callbacks of [`Driver`] receive a [`Device`], which is a [`NetDevice`] whose driver is known
+//! and which leads to the data.
+//!
+//! # Contexts
+//!
+//! The documentation of each callback says in which context it runs:
+//!
+//! - *RTNL*: process context, `rtnl_lock()` held. One such callback at a time.
+//! - *TX*: softirq or process context with bottom halves off, the lock of the transmit queue held.
+//!   One call per transmit queue at a time, beside everything else.
+//! - *Any*: beside everything else, possibly atomic.
+//!
+//! C headers: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h),
+//! [`include/linux/etherdevice.h`](srctree/include/linux/etherdevice.h)
+
+use super::{
+    ethtool,
+    skbuff::TxSkb, //
+};
+use crate::{
+    bindings,
+    device::{
+        self,
+        Bound, //
+    },
+    error::{
+        from_result,
+        to_result,
+        VTABLE_DEFAULT_ERROR, //
+    },
+    fmt,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        barrier::{
+            smp_mb,
+            Full, //
+        }, //
+    },
+    types::Opaque, //
+};
+use core::{
+    marker::PhantomData,
+    mem::{
+        align_of,
+        size_of, //
+    },
+    ops::{
+        BitAnd,
+        BitOr,
+        BitXor,
+        Deref,
+        Not, //
+    },
+    ptr::{
+        self,
+        NonNull, //
+    }, //
+};
+
+/// Length of an Ethernet header without VLAN tag, in bytes.
+pub const ETH_HLEN: usize = bindings::ETH_HLEN as usize;
+
+/// An Ethernet address.
+pub type EthAddr = [u8; bindings::ETH_ALEN as usize];
+
+/// A set of device features, `netdev_features_t`.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::net::netdev::Features;
+///
+/// let features = Features::SG | Features::HW_CSUM;
+/// assert!(features.contains(Features::SG));
+/// assert!(!features.contains(Features::SG | Features::TSO));
+/// assert_eq!(features & Features::SG, Features::SG);
+/// assert_eq!((features ^ Features::SG), Features::HW_CSUM);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Features(u64);
+
+impl Features {
+    /// No feature.
+    pub const NONE: Self = Self(0);
+    /// Scatter/gather: packets with fragments can be transmitted.
+    pub const SG: Self = Self::bit(bindings::NETIF_F_SG_BIT);
+    /// Checksums of TCP and UDP over IPv4 are computed on transmit.
+    pub const IP_CSUM: Self = Self::bit(bindings::NETIF_F_IP_CSUM_BIT);
+    /// Checksums of TCP and UDP over IPv6 are computed on transmit.
+    pub const IPV6_CSUM: Self = Self::bit(bindings::NETIF_F_IPV6_CSUM_BIT);
+    /// Any checksum described by start and offset is computed on transmit.
+    pub const HW_CSUM: Self = Self::bit(bindings::NETIF_F_HW_CSUM_BIT);
+    /// The device can read high memory.
+    pub const HIGHDMA: Self = Self::bit(bindings::NETIF_F_HIGHDMA_BIT);
+    /// VLAN tags are inserted on transmit.
+    pub const HW_VLAN_CTAG_TX: Self = Self::bit(bindings::NETIF_F_HW_VLAN_CTAG_TX_BIT);
+    /// VLAN tags are stripped on receive.
+    pub const HW_VLAN_CTAG_RX: Self = Self::bit(bindings::NETIF_F_HW_VLAN_CTAG_RX_BIT);
+    /// Generic receive offload.
+    pub const GRO: Self = Self::bit(bindings::NETIF_F_GRO_BIT);
+    /// TCP over IPv4 is segmented on transmit.
+    pub const TSO: Self = Self::bit(bindings::NETIF_F_TSO_BIT);
+    /// TCP over IPv6 is segmented on transmit.
+    pub const TSO6: Self = Self::bit(bindings::NETIF_F_TSO6_BIT);
+    /// Packets are hashed on receive.
+    pub const RXHASH: Self = Self::bit(bindings::NETIF_F_RXHASH_BIT);
+    /// Checksums are verified or computed on receive.
+    pub const RXCSUM: Self = Self::bit(bindings::NETIF_F_RXCSUM_BIT);
+    /// The device can send what it transmits to itself.
+    pub const LOOPBACK: Self = Self::bit(bindings::NETIF_F_LOOPBACK_BIT);
+    /// Direct data placement for upper layer protocols.
+    #[cfg(CONFIG_ULP_DDP)]
+    pub const HW_ULP_DDP: Self = Self::bit(bindings::NETIF_F_HW_ULP_DDP_BIT);
+
+    const fn bit(nr: u32) -> Self {
+        Self(1 << nr)
+    }
+
+    /// Returns the features as the C side has them.
+    #[inline]
+    pub const fn as_raw(self) -> bindings::netdev_features_t {
+        self.0
+    }
+
+    /// Creates a set from what the C side has.
+    #[inline]
+    pub const fn from_raw(raw: bindings::netdev_features_t) -> Self {
+        Self(raw)
+    }
+
+    /// Returns whether all features of `other` are in this set.
+    #[inline]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl BitOr for Features {
+    type Output = Self;
+
+    #[inline]
+    fn bitor(self, rhs: Self) -> Self {
+        Self(self.0 | rhs.0)
+    }
+}
+
+impl BitAnd for Features {
+    type Output = Self;
+
+    #[inline]
+    fn bitand(self, rhs: Self) -> Self {
+        Self(self.0 & rhs.0)
+    }
+}
+
+impl BitXor for Features {
+    type Output = Self;
+
+    #[inline]
+    fn bitxor(self, rhs: Self) -> Self {
+        Self(self.0 ^ rhs.0)
+    }
+}
+
+impl Not for Features {
+    type Output = Self;
+
+    #[inline]
+    fn not(self) -> Self {
+        Self(!self.0)
+    }
+}
+
+/// The name of a network device at one moment, such as `eth0`. It may be renamed at any time.
+#[derive(Clone, Copy)]
+pub struct Name([u8; bindings::IFNAMSIZ as usize]);
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.0.split(|b| *b == 0).next().unwrap_or(&[]);
+        // Names are made of printable bytes, see `dev_valid_name()`.
+        f.write_str(core::str::from_utf8(name).unwrap_or("?"))
+    }
+}
+
+/// A network device, whoever its driver is.
+///
+/// Wraps the kernel's [`struct net_device`].
+///
+/// # Invariants
+///
+/// The `net_device` is allocated and its parts that `alloc_netdev_mqs()` sets up are valid.
+///
+/// [`struct net_device`]: srctree/include/linux/netdevice.h
+#[repr(transparent)]
+pub struct NetDevice(Opaque<bindings::net_device>);
+
+// SAFETY: A `net_device` is not tied to a thread, and is freed through its owner.
+unsafe impl Send for NetDevice {}
+
+// SAFETY: All methods of a shared `NetDevice` either read fields that the networking core lets
+// anybody read, or call functions that take care of synchronisation.
+unsafe impl Sync for NetDevice {}
+
+impl NetDevice {
+    /// Creates a reference from a raw pointer.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` is a valid `net_device` that is not freed for the duration of `'a`.
+    #[inline]
+    pub unsafe fn from_raw<'a>(ptr: *mut bindings::net_device) -> &'a Self {
+        // CAST: `Self` is a transparent wrapper of `net_device`.
+        // SAFETY: By the safety requirements.
+        unsafe { &*ptr.cast() }
+    }
+
+    /// Returns the raw pointer.
+    #[inline]
+    pub fn as_raw(&self) -> *mut bindings::net_device {
+        self.0.get()
+    }
+
+    /// Returns the name. Any context.
+    pub fn name(&self) -> Name {
+        let mut name = [0u8; bindings::IFNAMSIZ as usize];
+        // SAFETY: `name` is a valid array of `IFNAMSIZ` bytes, and is always terminated. A rename
+        // at the same time gives a mixture at worst, hence the copy in single bytes.
+        unsafe {
+            let src = ptr::addr_of!((*self.as_raw()).name);
+            for (i, b) in name.iter_mut().enumerate() {
+                *b = src.cast::<u8>().add(i).read_volatile();
+            }
+        }
+        Name(name)
+    }
+
+    /// Returns the current features. Any context.
+    #[inline]
+    pub fn features(&self) -> Features {
+        // SAFETY: The field is read without a lock by the networking core as well; it is a word,
+        // and the `net_device` is valid by the type invariant.
+        Features(unsafe { ptr::addr_of!((*self.as_raw()).features).read_volatile() })
+    }
+
+    /// Returns the MTU in bytes, without the Ethernet header. Any context.
+    #[inline]
+    pub fn mtu(&self) -> u32 {
+        // SAFETY: As `features()`.
+        unsafe { ptr::addr_of!((*self.as_raw()).mtu).read_volatile() }
+    }
+
+    /// Returns the interface index; 0 before registration.
+    #[inline]
+    pub fn ifindex(&self) -> i32 {
+        // SAFETY: As `features()`; it is set once.
+        unsafe { ptr::addr_of!((*self.as_raw()).ifindex).read_volatile() }
+    }
+
+    /// Returns the Ethernet address. RTNL, or accept a torn read.
+    pub fn dev_addr(&self) -> EthAddr {
+        let mut addr = EthAddr::default();
+        // SAFETY: `dev_addr` points to at least `ETH_ALEN` bytes in an Ethernet device, for as long
+        // as the `net_device` lives.
+        unsafe {
+            let src = (*self.as_raw()).dev_addr;
+            for (i, b) in addr.iter_mut().enumerate() {
+                *b = src.add(i).read_volatile();
+            }
+        }
+        addr
+    }
+
+    /// Sets the Ethernet address.
+    ///
+    /// RTNL, or while the device is not registered yet.
+    ///
+    /// # Errors
+    ///
+    /// [`EADDRNOTAVAIL`] if `addr` is a multicast address or all zeroes.
+    pub fn set_dev_addr(&self, addr: &EthAddr) -> Result {
+        // SAFETY: `addr` has `ETH_ALEN` bytes.
+        if !unsafe { bindings::is_valid_ether_addr(addr.as_ptr()) } {
+            return Err(EADDRNOTAVAIL);
+        }
+        // SAFETY: The `net_device` is valid by the type invariant, `addr` has `ETH_ALEN` bytes.
+        unsafe { bindings::eth_hw_addr_set(self.as_raw(), addr.as_ptr()) };
+        Ok(())
+    }
+
+    /// Gives the device a random Ethernet address of local scope. Context as
+    /// [`Self::set_dev_addr`].
+    pub fn set_random_dev_addr(&self) {
+        // SAFETY: The `net_device` is valid by the type invariant.
+        unsafe { bindings::eth_hw_addr_random(self.as_raw()) };
+    }
+
+    /// Tells the stack that the link is up. Any context.
+    #[inline]
+    pub fn carrier_on(&self) {
+        // SAFETY: The `net_device` is valid by the type invariant.
+        unsafe { bindings::netif_carrier_on(self.as_raw()) };
+    }
+
+    /// Tells the stack that the link is down. Any context.
+    #[inline]
+    pub fn carrier_off(&self) {
+        // SAFETY: The `net_device` is valid by the type invariant.
+        unsafe { bindings::netif_carrier_off(self.as_raw()) };
+    }
+
+    /// Returns whether the link is up. Any context.
+    #[inline]
+    pub fn carrier_ok(&self) -> bool {
+        // SAFETY: The `net_device` is valid by the type invariant.
+        unsafe { bindings::netif_carrier_ok(self.as_raw()) }
+    }
+
+    /// Returns whether the device was opened and not stopped. RTNL for a stable answer.
+    #[inline]
+    pub fn running(&self) -> bool {
+        // SAFETY: The `net_device` is valid by the type invariant.
+        unsafe { bindings::netif_running(self.as_raw()) }
+    }
+
+    /// Returns the number of transmit queues in use. RTNL for a stable answer.
+    #[inline]
+    pub fn real_num_tx_queues(&self) -> u32 {
+        // SAFETY: As `features()`.
+        unsafe { ptr::addr_of!((*self.as_raw()).real_num_tx_queues).read_volatile() }
+    }
+
+    /// Sets the numbers of transmit and receive queues in use. RTNL, or before registration.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if a number is 0 or more than the device was created with, [`ENOMEM`].
+    pub fn set_real_num_queues(&self, tx: u32, rx: u32) -> Result {
+        // SAFETY: The `net_device` is valid by the type invariant.
+        to_result(unsafe { bindings::netif_set_real_num_queues(self.as_raw(), tx, rx) })
+    }
+
+    /// Returns transmit queue `index`, if there is one.
+    #[inline]
+    pub fn tx_queue(&self, index: u32) -> Option<TxQueue<'_>> {
+        // SAFETY: The field is set once when the device is created.
+        if index >= unsafe { (*self.as_raw()).num_tx_queues } {
+            return None;
+        }
+        // SAFETY: `_tx` is an array of `num_tx_queues` queues that lives as long as the device.
+        let txq = unsafe { NonNull::new_unchecked((*self.as_raw())._tx.add(index as usize)) };
+        // INVARIANT: The queue belongs to the device, which is borrowed for the same lifetime.
+        Some(TxQueue(txq, PhantomData))
+    }
+
+    /// Lets the stack transmit on all queues. For [`Driver::open`].
+    pub fn tx_start_all_queues(&self) {
+        // SAFETY: The `net_device` is valid by the type invariant.
+        unsafe { bindings::netif_tx_start_all_queues(self.as_raw()) };
+    }
+
+    /// Stops all transmit queues and waits until no [`Driver::start_xmit`] runs any more.
+    ///
+    /// Process context. For [`Driver::stop`].
+    pub fn tx_disable(&self) {
+        // SAFETY: The `net_device` is valid by the type invariant.
+        unsafe { bindings::netif_tx_disable(self.as_raw()) };
+    }
+
+    /// Marks the device as gone: no transmit, not running. RTNL.
+    pub fn detach(&self) {
+        // SAFETY: The `net_device` is valid by the type invariant.
+        unsafe { bindings::netif_device_detach(self.as_raw()) };
+    }
+
+    /// Undoes [`Self::detach`]. RTNL.
+    pub fn attach(&self) {
+        // SAFETY: The `net_device` is valid by the type invariant.
+        unsafe { bindings::netif_device_attach(self.as_raw()) };
+    }
+
+    /// Returns the current value of the per-CPU hint that more packets follow.
+    ///
+    /// If true, ringing the device's doorbell can wait for the next packet. Only meaningful in
+    /// [`Driver::start_xmit`].
+    #[inline]
+    pub fn xmit_more(&self) -> bool {
+        // SAFETY: It reads a variable of this CPU or task.
+        unsafe { bindings::netdev_xmit_more() }
+    }
+}
+
+/// For `dev_info!()` and the like, which print the driver, the bus address and the interface.
+impl AsRef<device::Device> for NetDevice {
+    fn as_ref(&self) -> &device::Device {
+        // SAFETY: The embedded device lives as long as the `net_device`.
+        unsafe { device::Device::from_raw(ptr::addr_of_mut!((*self.as_raw()).dev)) }
+    }
+}
+
+/// A transmit queue of a network device.
+///
+/// # Invariants
+///
+/// The pointer is a queue of a `net_device` that is valid for `'a`.
+#[derive(Clone, Copy)]
+pub struct TxQueue<'a>(NonNull<bindings::netdev_queue>, PhantomData<&'a NetDevice>);
+
+impl TxQueue<'_> {
+    /// Stops the queue if fewer than `needed` descriptors are free.
+    ///
+    /// For [`Driver::start_xmit`], after the packet was queued. `free` returns the number of free
+    /// descriptors at the time of the call. Returns whether the queue stayed stopped; its
+    /// counterpart [`Self::completed_wake`] starts it again.
+    #[inline]
+    pub fn maybe_stop(&self, needed: u32, free: impl Fn() -> u32) -> bool {
+        if free() >= needed {
+            return false;
+        }
+        self.stop();
+        // The stop has to be visible before the ring is looked at again: either this sees what a
+        // completion freed, or that completion sees the stopped queue. Pairs with the barrier in
+        // `completed_wake()`.
+        smp_mb(Full);
+        if free() < needed {
+            return true;
+        }
+        // SAFETY: The queue is valid by the type invariant.
+        unsafe { bindings::netif_tx_start_queue(self.0.as_ptr()) };
+        false
+    }
+
+    /// Reports completed packets, and wakes the queue if it is stopped and at least `needed`
+    /// descriptors are free.
+    ///
+    /// For the NAPI poll function, once per round, after the consumer index was published.
+    #[inline]
+    pub fn completed_wake(&self, packets: u32, bytes: u32, needed: u32, free: impl Fn() -> u32) {
+        self.completed(packets, bytes);
+        if packets == 0 {
+            return;
+        }
+        // Pairs with the barrier in `maybe_stop()`.
+        smp_mb(Full);
+        if free() >= needed && self.stopped() {
+            self.wake();
+        }
+    }
+
+    /// Stops the queue: [`Driver::start_xmit`] is not called for it until it is woken.
+    #[inline]
+    pub fn stop(&self) {
+        // SAFETY: The queue is valid by the type invariant.
+        unsafe { bindings::netif_tx_stop_queue(self.0.as_ptr()) };
+    }
+
+    /// Lets the stack transmit on the queue again. Any context.
+    #[inline]
+    pub fn wake(&self) {
+        // SAFETY: The queue is valid by the type invariant.
+        unsafe { bindings::netif_tx_wake_queue(self.0.as_ptr()) };
+    }
+
+    /// Returns whether the driver stopped the queue.
+    #[inline]
+    pub fn stopped(&self) -> bool {
+        // SAFETY: The queue is valid by the type invariant.
+        unsafe { bindings::netif_tx_queue_stopped(self.0.as_ptr()) }
+    }
+
+    /// Reports `bytes` given to the device, for byte queue limits.
+    ///
+    /// For [`Driver::start_xmit`]. Returns whether the doorbell has to be rung now, which is always
+    /// so unless `more` packets follow.
+    #[inline]
+    pub fn sent(&self, bytes: u32, more: bool) -> bool {
+        // SAFETY: The queue is valid by the type invariant.
+        unsafe { bindings::__netdev_tx_sent_queue(self.0.as_ptr(), bytes, more) }
+    }
+
+    /// Reports packets that the device completed, for byte queue limits; at most once per round.
+    #[inline]
+    pub fn completed(&self, packets: u32, bytes: u32) {
+        // SAFETY: The queue is valid by the type invariant.
+        unsafe { bindings::netdev_tx_completed_queue(self.0.as_ptr(), packets, bytes) };
+    }
+
+    /// Forgets what was reported as sent: for a ring that was emptied without completions.
+    #[inline]
+    pub fn reset(&self) {
+        // SAFETY: The queue is valid by the type invariant.
+        unsafe { bindings::netdev_tx_reset_queue(self.0.as_ptr()) };
+    }
+}
+
+/// A network device whose driver is `T`.
+///
+/// # Invariants
+///
+/// - The `net_device` was created by [`Registration::new`] for the same `T`, and its private data
+///   is initialised.
+/// - Its parent is bound to its driver.
+#[repr(transparent)]
+pub struct Device<T: Driver>(NetDevice, PhantomData<T>);
+
+/// What `netdev_priv()` is for a device of this module.
+#[repr(C)]
+struct Private<T: Driver> {
+    data: T::Data,
+    /// Length of the string set that ethtool was told last.
+    stats_count: Atomic<u32>,
+}
+
+impl<T: Driver> Device<T> {
+    /// Creates a reference from a raw pointer.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` is a `net_device` that [`Registration::new`] created for the same `T`, whose data is
+    /// initialised, and which is not freed for the duration of `'a`.
+    #[inline]
+    pub unsafe fn from_raw<'a>(ptr: *mut bindings::net_device) -> &'a Self {
+        // CAST: `Self` is a transparent wrapper of `net_device`.
+        // INVARIANT: By the safety requirements. The registration borrows the bound parent for
+        // longer than the device is registered.
+        // SAFETY: By the safety requirements.
+        unsafe { &*ptr.cast() }
+    }
+
+    /// Returns the driver's data.
+    #[inline]
+    pub fn data(&self) -> Pin<&T::Data> {
+        // SAFETY: By the type invariant, the private area holds a pinned and initialised
+        // `Private<T>`, which is dropped only when nobody can have a `Device` any more.
+        unsafe { Pin::new_unchecked(&(*Self::private(self.as_raw())).data) }
+    }
+
+    /// Returns the device that the driver is bound to, the one that does the DMA.
+    #[inline]
+    pub fn parent(&self) -> &device::Device<Bound> {
+        // SAFETY: `Registration::new()` set the parent, and by the type invariant it is bound.
+        unsafe { device::Device::from_raw((*self.as_raw()).dev.parent) }
+    }
+
+    /// Notes how many statistics ethtool was told.
+    pub(super) fn set_stats_count(&self, count: u32) {
+        // SAFETY: As in `data()`.
+        let private = unsafe { &*Self::private(self.as_raw()) };
+        private.stats_count.store(count, Relaxed);
+    }
+
+    /// Returns how many statistics ethtool was told.
+    pub(super) fn stats_count(&self) -> u32 {
+        // SAFETY: As in `data()`.
+        let private = unsafe { &*Self::private(self.as_raw()) };
+        private.stats_count.load(Relaxed)
+    }
+
+    #[inline]
+    fn private(ptr: *mut bindings::net_device) -> *mut Private<T> {
+        // SAFETY: It computes an address from a valid pointer.
+        unsafe { bindings::netdev_priv(ptr) }.cast()
+    }
+}
+
+impl<T: Driver> Deref for Device<T> {
+    type Target = NetDevice;
+
+    #[inline]
+    fn deref(&self) -> &NetDevice {
+        &self.0
+    }
+}
+
+impl<T: Driver> AsRef<device::Device> for Device<T> {
+    fn as_ref(&self) -> &device::Device {
+        self.0.as_ref()
+    }
+}
+
+/// What became of a packet in [`Driver::start_xmit`].
+#[must_use]
+pub enum TxResult {
+    /// The driver took the packet, be it that it was queued or dropped.
+    Ok,
+    /// The queue was full. It should have been stopped before; the stack tries again.
+    Busy(TxSkb),
+}
+
+/// Counters of a device since it was created, see `struct rtnl_link_stats64` for their meaning.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs)]
+pub struct Stats64 {
+    pub rx_packets: u64,
+    pub rx_bytes: u64,
+    pub rx_errors: u64,
+    pub rx_dropped: u64,
+    pub rx_length_errors: u64,
+    pub rx_crc_errors: u64,
+    pub rx_missed_errors: u64,
+    pub multicast: u64,
+    pub tx_packets: u64,
+    pub tx_bytes: u64,
+    pub tx_errors: u64,
+    pub tx_dropped: u64,
+}
+
+/// Callbacks of a network driver.
+///
+/// Corresponds to [`struct net_device_ops`]. Which context a callback runs in is in the terms of the
+/// [module documentation](self).
+///
+/// [`struct net_device_ops`]: srctree/include/linux/netdevice.h
+#[vtable]
+pub trait Driver: Sized + 'static {
+    /// The driver's data, in the same allocation as the `net_device`.
+    type Data: Send + Sync;
+
+    /// The ethtool operations, see [`ethtool::Table::new`].
+    const ETHTOOL_OPS: Option<ethtool::Table<Self>> = None;
+
+    /// The operations of direct data placement.
+    ///
+    /// They have to be those of the layer's `ops` function for the same driver.
+    #[cfg(CONFIG_ULP_DDP)]
+    const ULP_DDP_OPS: Option<&'static bindings::ulp_ddp_dev_ops> = None;
+
+    /// The interface goes up: get ready to receive and transmit, and call
+    /// [`NetDevice::tx_start_all_queues`] as the last thing. RTNL; may sleep.
+    fn open(dev: &Device<Self>) -> Result;
+
+    /// The interface goes down: the exact reverse of [`Self::open`]. RTNL; may sleep.
+    ///
+    /// It is called with the queues still running: [`NetDevice::tx_disable`] comes first.
+    fn stop(dev: &Device<Self>);
+
+    /// Transmits a packet on queue [`TxSkb::queue`]. TX.
+    fn start_xmit(dev: &Device<Self>, skb: TxSkb) -> TxResult;
+
+    /// Returns the counters. Any context, RCU read lock held; may not sleep if called from
+    /// `/proc/net/dev` readers.
+    fn get_stats64(_dev: &Device<Self>) -> Stats64 {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Sets a new MTU, which is within the limits of [`Config`]. RTNL; may sleep.
+    ///
+    /// On success the core stores the value in the device. Without this callback, that is all that
+    /// happens.
+    fn change_mtu(_dev: &Device<Self>, _mtu: u32) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Sets a new Ethernet address, which is a valid one. RTNL; may sleep.
+    ///
+    /// On success the address is stored in the device. Without this callback, that is all that
+    /// happens, and is refused while the interface is up.
+    fn set_mac_address(_dev: &Device<Self>, _addr: &EthAddr) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Returns `features` without those that cannot be on in this combination. RTNL.
+    fn fix_features(_dev: &Device<Self>, _features: Features) -> Features {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Switches features: `features` are the ones wanted, [`NetDevice::features`] the ones that are
+    /// on. RTNL; may sleep. On success the core stores the new ones in the device.
+    fn set_features(_dev: &Device<Self>, _features: Features) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Returns `features` without those that the device does not have for this packet. TX context
+    /// but without the queue's lock.
+    fn features_check(_dev: &Device<Self>, _skb: &TxSkb, _features: Features) -> Features {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The lists of addresses or the promiscuous and allmulti flags changed. Process context with
+    /// bottom halves off and the address lock held; may not sleep.
+    fn set_rx_mode(_dev: &Device<Self>) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Queue `queue` was stopped for longer than the watchdog time although there was something
+    /// to send. Softirq, the transmit lock held.
+    fn tx_timeout(_dev: &Device<Self>, _queue: u32) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+}
+
+/// The C callbacks for driver `T`.
+struct Adapter<T: Driver>(PhantomData<T>);
+
+impl<T: Driver> Adapter<T> {
+    const OPS: &'static bindings::net_device_ops = &bindings::net_device_ops {
+        ndo_open: Some(Self::open),
+        ndo_stop: Some(Self::stop),
+        ndo_start_xmit: Some(Self::start_xmit),
+        ndo_validate_addr: Some(bindings::eth_validate_addr),
+        ndo_set_mac_address: if T::HAS_SET_MAC_ADDRESS {
+            Some(Self::set_mac_address)
+        } else {
+            Some(bindings::eth_mac_addr)
+        },
+        ndo_get_stats64: if T::HAS_GET_STATS64 {
+            Some(Self::get_stats64)
+        } else {
+            None
+        },
+        ndo_change_mtu: if T::HAS_CHANGE_MTU {
+            Some(Self::change_mtu)
+        } else {
+            None
+        },
+        ndo_fix_features: if T::HAS_FIX_FEATURES {
+            Some(Self::fix_features)
+        } else {
+            None
+        },
+        ndo_set_features: if T::HAS_SET_FEATURES {
+            Some(Self::set_features)
+        } else {
+            None
+        },
+        ndo_features_check: if T::HAS_FEATURES_CHECK {
+            Some(Self::features_check)
+        } else {
+            None
+        },
+        ndo_set_rx_mode: if T::HAS_SET_RX_MODE {
+            Some(Self::set_rx_mode)
+        } else {
+            None
+        },
+        ndo_tx_timeout: if T::HAS_TX_TIMEOUT {
+            Some(Self::tx_timeout)
+        } else {
+            None
+        },
+        #[cfg(CONFIG_ULP_DDP)]
+        ulp_ddp_ops: match T::ULP_DDP_OPS {
+            Some(ops) => ops,
+            None => ptr::null(),
+        },
+        ..pin_init::zeroed()
+    };
+
+    /// # Safety
+    ///
+    /// As a callback of `net_device_ops` of a device that [`Registration::new`] created for `T`.
+    unsafe extern "C" fn open(dev: *mut bindings::net_device) -> c_int {
+        // SAFETY: By the safety requirements; the device is registered while callbacks run.
+        let dev = unsafe { Device::<T>::from_raw(dev) };
+        from_result(|| T::open(dev).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::open`].
+    unsafe extern "C" fn stop(dev: *mut bindings::net_device) -> c_int {
+        // SAFETY: As in `open()`.
+        T::stop(unsafe { Device::<T>::from_raw(dev) });
+        0
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::open`].
+    unsafe extern "C" fn start_xmit(
+        skb: *mut bindings::sk_buff,
+        dev: *mut bindings::net_device,
+    ) -> bindings::netdev_tx_t {
+        // SAFETY: As in `open()`.
+        let dev = unsafe { Device::<T>::from_raw(dev) };
+        // SAFETY: The core passes a valid skb, which the driver owns unless it returns
+        // `NETDEV_TX_BUSY`.
+        let skb = unsafe { TxSkb::from_raw(NonNull::new_unchecked(skb)) };
+        match T::start_xmit(dev, skb) {
+            TxResult::Ok => bindings::netdev_tx_NETDEV_TX_OK,
+            TxResult::Busy(skb) => {
+                // The core keeps its packet.
+                let _ = skb.into_raw();
+                bindings::netdev_tx_NETDEV_TX_BUSY
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::open`].
+    unsafe extern "C" fn get_stats64(
+        dev: *mut bindings::net_device,
+        storage: *mut bindings::rtnl_link_stats64,
+    ) {
+        // SAFETY: As in `open()`.
+        let stats = T::get_stats64(unsafe { Device::<T>::from_raw(dev) });
+        // SAFETY: The core passes initialised storage that is exclusively ours.
+        let storage = unsafe { &mut *storage };
+        storage.rx_packets = stats.rx_packets;
+        storage.rx_bytes = stats.rx_bytes;
+        storage.rx_errors = stats.rx_errors;
+        storage.rx_dropped = stats.rx_dropped;
+        storage.rx_length_errors = stats.rx_length_errors;
+        storage.rx_crc_errors = stats.rx_crc_errors;
+        storage.rx_missed_errors = stats.rx_missed_errors;
+        storage.multicast = stats.multicast;
+        storage.tx_packets = stats.tx_packets;
+        storage.tx_bytes = stats.tx_bytes;
+        storage.tx_errors = stats.tx_errors;
+        storage.tx_dropped = stats.tx_dropped;
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::open`].
+    unsafe extern "C" fn change_mtu(dev: *mut bindings::net_device, mtu: c_int) -> c_int {
+        // SAFETY: As in `open()`.
+        let dev = unsafe { Device::<T>::from_raw(dev) };
+        from_result(|| {
+            let mtu = u32::try_from(mtu)?;
+            T::change_mtu(dev, mtu)?;
+            // SAFETY: RTNL is held, which the field is written under; readers expect a word.
+            unsafe { ptr::addr_of_mut!((*dev.as_raw()).mtu).write_volatile(mtu) };
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::open`].
+    unsafe extern "C" fn set_mac_address(
+        dev: *mut bindings::net_device,
+        addr: *mut c_void,
+    ) -> c_int {
+        // SAFETY: As in `open()`.
+        let dev = unsafe { Device::<T>::from_raw(dev) };
+        // SAFETY: The core passes a `struct sockaddr` whose data holds at least an Ethernet
+        // address, which `ndo_validate_addr`'s counterpart for new addresses does not check.
+        let data = unsafe {
+            ptr::addr_of!((*addr.cast::<bindings::sockaddr>()).sa_data)
+                .cast::<EthAddr>()
+                .read()
+        };
+        from_result(|| {
+            // SAFETY: `data` has `ETH_ALEN` bytes.
+            if !unsafe { bindings::is_valid_ether_addr(data.as_ptr()) } {
+                return Err(EADDRNOTAVAIL);
+            }
+            T::set_mac_address(dev, &data)?;
+            dev.set_dev_addr(&data)?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::open`].
+    unsafe extern "C" fn fix_features(
+        dev: *mut bindings::net_device,
+        features: bindings::netdev_features_t,
+    ) -> bindings::netdev_features_t {
+        // SAFETY: As in `open()`.
+        T::fix_features(unsafe { Device::<T>::from_raw(dev) }, Features(features)).0
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::open`].
+    unsafe extern "C" fn set_features(
+        dev: *mut bindings::net_device,
+        features: bindings::netdev_features_t,
+    ) -> c_int {
+        // SAFETY: As in `open()`.
+        let dev = unsafe { Device::<T>::from_raw(dev) };
+        from_result(|| T::set_features(dev, Features(features)).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::open`].
+    unsafe extern "C" fn features_check(
+        skb: *mut bindings::sk_buff,
+        dev: *mut bindings::net_device,
+        features: bindings::netdev_features_t,
+    ) -> bindings::netdev_features_t {
+        // SAFETY: The core passes a valid skb that it keeps, hence the `ManuallyDrop`.
+        let skb =
+            unsafe { core::mem::ManuallyDrop::new(TxSkb::from_raw(NonNull::new_unchecked(skb))) };
+        // SAFETY: As in `open()`.
+        let dev = unsafe { Device::<T>::from_raw(dev) };
+        T::features_check(dev, &skb, Features(features)).0
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::open`].
+    unsafe extern "C" fn set_rx_mode(dev: *mut bindings::net_device) {
+        // SAFETY: As in `open()`.
+        T::set_rx_mode(unsafe { Device::<T>::from_raw(dev) });
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::open`].
+    unsafe extern "C" fn tx_timeout(dev: *mut bindings::net_device, queue: c_uint) {
+        // SAFETY: As in `open()`.
+        T::tx_timeout(unsafe { Device::<T>::from_raw(dev) }, queue);
+    }
+}
+
+/// What a network device is created with.
+#[derive(Clone, Copy)]
+pub struct Config {
+    /// Transmit queues at most; all are in use unless [`NetDevice::set_real_num_queues`] is called.
+    pub tx_queues: u32,
+    /// Receive queues at most.
+    pub rx_queues: u32,
+    /// Features that are always on.
+    pub features: Features,
+    /// Features that the user can switch, and that are on at first.
+    pub hw_features: Features,
+    /// Features that the user can switch, and that are off at first.
+    pub hw_features_off: Features,
+    /// Features that devices on top of this one, such as VLANs, can use through it.
+    pub vlan_features: Features,
+    /// Smallest MTU in bytes.
+    pub min_mtu: u32,
+    /// Largest MTU in bytes.
+    pub max_mtu: u32,
+    /// The Ethernet address; a random one if none.
+    pub mac: Option<EthAddr>,
+    /// Number of the port on its bus device, shown as `dev_port`.
+    pub dev_port: u16,
+}
+
+impl Default for Config {
+    /// One queue each, no feature, the MTU limits of Ethernet, a random address.
+    fn default() -> Self {
+        Self {
+            tx_queues: 1,
+            rx_queues: 1,
+            features: Features::NONE,
+            hw_features: Features::NONE,
+            hw_features_off: Features::NONE,
+            vlan_features: Features::NONE,
+            min_mtu: bindings::ETH_MIN_MTU,
+            max_mtu: bindings::ETH_DATA_LEN,
+            mac: None,
+            dev_port: 0,
+        }
+    }
+}
+
+/// A `net_device` that is allocated but not registered, so that a failing initialiser frees it.
+struct Allocated(NonNull<bindings::net_device>);
+
+impl Drop for Allocated {
+    fn drop(&mut self) {
+        // SAFETY: It was allocated by `alloc_etherdev_mqs()` and is not registered (any more).
+        unsafe { bindings::free_netdev(self.0.as_ptr()) };
+    }
+}
+
+/// A registered network device.
+///
+/// Dropping it unregisters the device, which stops it first if it is up, drops the driver's data
+/// and frees the device. Process context, without RTNL.
+///
+/// # Invariants
+///
+/// The device is registered and its data initialised. Its parent is bound for `'a`.
+pub struct Registration<'a, T: Driver> {
+    dev: Allocated,
+    _parent: PhantomData<(&'a device::Device<Bound>, T)>,
+}
+
+impl<'a, T: Driver> Registration<'a, T> {
+    /// Creates and registers an Ethernet device.
+    ///
+    /// `data` makes the initialiser of the driver's data, with the device as far as it exists then:
+    /// it has queues, address and features but is not registered. The carrier is off at first.
+    /// Callbacks of [`Driver`] can run before this function returns.
+    ///
+    /// Process context, without RTNL.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`], [`EADDRNOTAVAIL`] if the Ethernet address of `config` is not valid, what `data`
+    /// returns, or an error of `register_netdev()`.
+    ///
+    /// # Safety
+    ///
+    /// The registration may not be leaked, by `mem::forget()` or otherwise: the device would outlive
+    /// the driver and the binding of `parent`.
+    pub unsafe fn new<I, E>(
+        parent: &'a device::Device<Bound>,
+        config: &Config,
+        data: impl FnOnce(&NetDevice) -> I,
+    ) -> Result<Self>
+    where
+        I: PinInit<T::Data, E>,
+        Error: From<E>,
+    {
+        const {
+            // The private area follows `struct net_device` and is aligned like that.
+            assert!(align_of::<Private<T>>() <= align_of::<bindings::net_device>());
+            assert!(size_of::<Private<T>>() <= c_int::MAX as usize);
+        };
+
+        // SAFETY: It only allocates.
+        let raw = unsafe {
+            bindings::alloc_etherdev_mqs(
+                size_of::<Private<T>>() as c_int,
+                config.tx_queues,
+                config.rx_queues,
+            )
+        };
+        let dev = Allocated(NonNull::new(raw).ok_or(ENOMEM)?);
+
+        // SAFETY: The device was allocated just now and is not shared yet.
+        unsafe {
+            let on = config.features | config.hw_features;
+            (*raw).dev.parent = parent.as_raw();
+            (*raw).netdev_ops = Adapter::<T>::OPS;
+            if let Some(table) = T::ETHTOOL_OPS {
+                (*raw).ethtool_ops = table.as_raw();
+            }
+            (*raw).features = on.as_raw();
+            (*raw).hw_features = (config.hw_features | config.hw_features_off).as_raw();
+            (*raw).vlan_features = config.vlan_features.as_raw();
+            (*raw).min_mtu = config.min_mtu;
+            (*raw).max_mtu = config.max_mtu;
+            (*raw).dev_port = config.dev_port;
+        }
+
+        // SAFETY: The device is valid until the end of this function at least.
+        let net = unsafe { NetDevice::from_raw(raw) };
+        match &config.mac {
+            Some(mac) => net.set_dev_addr(mac)?,
+            None => net.set_random_dev_addr(),
+        }
+        net.carrier_off();
+
+        let private = Device::<T>::private(raw);
+        // SAFETY: The private area is valid for writes of a `Private<T>`, sufficiently aligned (see
+        // above), never moves, and is not used if this fails.
+        unsafe { pin_init::raw_try_init(ptr::addr_of_mut!((*private).data), data(net)) }?;
+        // SAFETY: As above.
+        unsafe { ptr::addr_of_mut!((*private).stats_count).write(Atomic::new(0)) };
+
+        // SAFETY: The device is complete.
+        let ret = to_result(unsafe { bindings::register_netdev(raw) });
+        if let Err(e) = ret {
+            // SAFETY: The data is initialised, and nobody uses it after the failed registration.
+            unsafe { ptr::drop_in_place(private) };
+            return Err(e);
+        }
+        // INVARIANT: It is registered, the data is initialised, `parent` is borrowed for `'a`.
+        Ok(Self {
+            dev,
+            _parent: PhantomData,
+        })
+    }
+
+    /// Returns the device.
+    #[inline]
+    pub fn device(&self) -> &Device<T> {
+        // SAFETY: By the type invariant.
+        unsafe { Device::from_raw(self.dev.0.as_ptr()) }
+    }
+}
+
+impl<T: Driver> Deref for Registration<'_, T> {
+    type Target = Device<T>;
+
+    fn deref(&self) -> &Device<T> {
+        self.device()
+    }
+}
+
+impl<T: Driver> Drop for Registration<'_, T> {
+    fn drop(&mut self) {
+        let raw = self.dev.0.as_ptr();
+        // SAFETY: By the type invariant it is registered.
+        unsafe { bindings::unregister_netdev(raw) };
+        // SAFETY: The data is initialised by the type invariant. No callback runs any more and
+        // nobody holds a reference to the device.
+        unsafe { ptr::drop_in_place(Device::<T>::private(raw)) };
+        // `self.dev` frees the device.
+    }
+}
+
+// SAFETY: The registration can be dropped by any thread. It owns a `T::Data`, which is `Send`.
+unsafe impl<T: Driver> Send for Registration<'_, T> {}
+
+// SAFETY: A shared registration gives access to a `Device`, which is `Sync`, as is `T::Data`.
+unsafe impl<T: Driver> Sync for Registration<'_, T> {}

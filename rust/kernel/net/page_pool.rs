@@ -1,3 +1,237 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Pools of receive pages.
+//!
+//! A pool hands out pages that are mapped for the device once and recycled when the stack is done
+//! with them.
+//!
+//! C header: [`include/net/page_pool/helpers.h`](srctree/include/net/page_pool/helpers.h)
+
+use super::netdev::NetDevice;
+use crate::{
+    bindings,
+    device::{
+        self,
+        Bound, //
+    },
+    dma::{
+        DataDirection,
+        DmaAddress, //
+    },
+    error::from_err_ptr,
+    page::PAGE_SIZE,
+    prelude::*, //
+};
+use core::{
+    mem::ManuallyDrop,
+    ops::Range,
+    ptr::NonNull, //
+};
+
+/// `PP_FLAG_DMA_MAP | PP_FLAG_DMA_SYNC_DEV`, which are not visible to bindgen.
+const FLAGS: u32 = (1 << 0) | (1 << 1);
+
+/// A pool of pages that a device writes received packets to.
+///
+/// Pages may outlive the pool; the C side keeps what they need until the last one has come back.
+///
+/// # Invariants
+///
+/// The pointer is a pool with `PP_FLAG_DMA_MAP | PP_FLAG_DMA_SYNC_DEV`, of single pages that the
+/// CPU can read, owned by this structure.
+pub struct PagePool(NonNull<bindings::page_pool>);
+
+// SAFETY: The pool is not tied to a thread; allocating needs exclusive access.
+unsafe impl Send for PagePool {}
+
+impl PagePool {
+    /// Creates a pool for receive queue `queue` of `netdev` whose pages are mapped for `dev`.
+    ///
+    /// `size` is the number of pages it keeps for recycling, usually that of the ring.
+    ///
+    /// Process context.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`], [`E2BIG`] if `size` is more than the C side accepts.
+    pub fn new(
+        dev: &device::Device<Bound>,
+        netdev: &NetDevice,
+        queue: u32,
+        size: u32,
+    ) -> Result<Self> {
+        // SAFETY: Numbers, pointers and an enum for which zero is `DMA_BIDIRECTIONAL`.
+        let mut params: bindings::page_pool_params = unsafe { core::mem::zeroed() };
+        // SAFETY: The two members are unions of a structure with itself.
+        let (fast, slow) = unsafe {
+            (
+                &mut params.__bindgen_anon_1.fast,
+                &mut params.__bindgen_anon_2.slow,
+            )
+        };
+        fast.pool_size = size;
+        fast.nid = bindings::NUMA_NO_NODE;
+        fast.dev = dev.as_raw();
+        fast.dma_dir = DataDirection::FromDevice.into();
+        fast.max_len = PAGE_SIZE as u32;
+        slow.netdev = netdev.as_raw();
+        slow.queue_idx = queue;
+        slow.flags = FLAGS;
+        // SAFETY: The parameters are complete, and `dev` is bound.
+        let pool = from_err_ptr(unsafe { bindings::page_pool_create(&params) })?;
+        // INVARIANT: It was created just now, with these flags and without order or provider.
+        Ok(Self(NonNull::new(pool).ok_or(ENOMEM)?))
+    }
+
+    /// Has pages that are freed while `napi` is polled on the same CPU put into the pool's lockless
+    /// cache.
+    ///
+    /// # Safety
+    ///
+    /// From now on pages are only allocated in the poll function of `napi`, or while it is disabled.
+    /// The pool is dropped while `napi` is disabled, and before its memory is freed.
+    ///
+    /// These hold for a pool in the [`State`](super::napi::Poll::State) of that context, if this is
+    /// called from [`Napi::with_state`](super::napi::Napi::with_state).
+    pub unsafe fn enable_direct_recycling(&mut self, napi: *mut bindings::napi_struct) {
+        // SAFETY: The pool is valid by the type invariant; the rest are the safety requirements.
+        unsafe { bindings::page_pool_enable_direct_recycling(self.0.as_ptr(), napi) };
+    }
+
+    /// Takes a page out of the pool. Process or softirq context; does not sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    #[inline]
+    pub fn alloc(&mut self) -> Result<PoolPage> {
+        // SAFETY: The pool is valid by the type invariant, and the exclusive borrow makes this the
+        // only consumer.
+        let page = unsafe { bindings::page_pool_dev_alloc_pages(self.0.as_ptr()) };
+        // INVARIANT: The page came from a pool just now, with one reference.
+        Ok(PoolPage(NonNull::new(page).ok_or(ENOMEM)?))
+    }
+}
+
+impl Drop for PagePool {
+    fn drop(&mut self) {
+        // SAFETY: The pool is valid and owned by the type invariant. Pages that are out keep it
+        // until they have come back.
+        unsafe { bindings::page_pool_destroy(self.0.as_ptr()) };
+    }
+}
+
+/// A reference to a page of a [`PagePool`]. Dropping it gives it back; not in hard interrupts.
+///
+/// # Invariants
+///
+/// The page came from a [`PagePool`], and this structure owns one of its pool references.
+pub struct PoolPage(NonNull<bindings::page>);
+
+// SAFETY: A page can be given back by any thread.
+unsafe impl Send for PoolPage {}
+
+// SAFETY: The methods of a shared page read it or count references atomically.
+unsafe impl Sync for PoolPage {}
+
+impl PoolPage {
+    /// Returns the address that the device has to use.
+    #[inline]
+    pub fn dma_handle(&self) -> DmaAddress {
+        // SAFETY: The page came from a pool that maps its pages.
+        unsafe { bindings::page_pool_get_dma_addr(self.0.as_ptr()) }
+    }
+
+    /// Returns the raw page.
+    #[inline]
+    pub fn as_raw(&self) -> *mut bindings::page {
+        self.0.as_ptr()
+    }
+
+    /// Gives up this reference without giving the page back.
+    #[inline]
+    pub(crate) fn into_raw(self) -> *mut bindings::page {
+        ManuallyDrop::new(self).as_raw()
+    }
+
+    #[inline]
+    fn pool(&self) -> *mut bindings::page_pool {
+        // SAFETY: The page came from a pool, which exists as long as it has pages out.
+        unsafe { bindings::page_pool_of_page(self.0.as_ptr()) }
+    }
+
+    /// Returns a further reference to the same page, so that parts of it can go into several skbs.
+    #[inline]
+    pub fn clone_ref(&self) -> Self {
+        // SAFETY: The page came from a pool, and we own a reference.
+        unsafe { bindings::page_pool_ref_page(self.0.as_ptr()) };
+        // INVARIANT: The reference was taken just now.
+        Self(self.0)
+    }
+
+    /// Makes what the device wrote into `range` visible to the CPU.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if `range` is not inside of the page.
+    #[inline]
+    pub fn sync_for_cpu(&self, range: Range<usize>) -> Result {
+        if range.start > range.end || range.end > PAGE_SIZE {
+            return Err(EINVAL);
+        }
+        // CAST: Both are at most `PAGE_SIZE`.
+        // SAFETY: The page came from the pool, and the range is inside of it.
+        unsafe {
+            bindings::page_pool_dma_sync_for_cpu(
+                self.pool(),
+                self.0.as_ptr(),
+                range.start as u32,
+                range.len() as u32,
+            )
+        };
+        Ok(())
+    }
+
+    /// Returns the address of `range` of the page, which the CPU may read.
+    ///
+    /// The device may write to the memory, so it may only be copied from.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if `range` is not inside of the page.
+    pub(crate) fn data(&self, range: &Range<usize>) -> Result<*const u8> {
+        if range.start > range.end || range.end > PAGE_SIZE {
+            return Err(EINVAL);
+        }
+        // SAFETY: Pages of these pools are in the linear map, and the start is inside of the page.
+        Ok(unsafe {
+            bindings::page_address(self.0.as_ptr())
+                .cast::<u8>()
+                .cast_const()
+                .add(range.start)
+        })
+    }
+
+    /// Copies bytes that the device wrote, from `offset` of the page. [`Self::sync_for_cpu`] first.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if the range is not inside of the page.
+    #[inline]
+    pub fn read(&self, offset: usize, dst: &mut [u8]) -> Result {
+        let end = offset.checked_add(dst.len()).ok_or(EINVAL)?;
+        let src = self.data(&(offset..end))?;
+        // SAFETY: `src` is valid for the length of the range, and `dst` cannot be part of the page.
+        unsafe { src.copy_to_nonoverlapping(dst.as_mut_ptr(), dst.len()) };
+        Ok(())
+    }
+}
+
+impl Drop for PoolPage {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant we own a pool reference. The size -1 has all of the page
+        // synced for the device. Direct recycling is decided by the C side.
+        unsafe { bindings::page_pool_put_page(self.pool(), self.0.as_ptr(), u32::MAX, false) };
+    }
+}

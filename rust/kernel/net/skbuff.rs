@@ -1,3 +1,735 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Socket buffers.
+//! Socket buffers, as network drivers see them.
+//!
+//! - [`RxSkb`]: a received packet that the driver builds, and then gives to the stack with
+//!   [`RxSkb::gro_receive`].
+//! - [`TxSkb`]: a packet that the stack gave to the driver. [`TxSkb::map`] makes a [`MappedSkb`],
+//!   which a driver keeps in its ring until the device has read it.
+//!
+//! Each of them owns the packet, and drops it if it is not passed on.
+//!
+//! C header: [`include/linux/skbuff.h`](srctree/include/linux/skbuff.h)
+
+#[cfg(CONFIG_PAGE_POOL)]
+use super::page_pool::PoolPage;
+use super::{
+    napi::Budget,
+    netdev::ETH_HLEN, //
+};
+use crate::{
+    bindings,
+    device::{
+        self,
+        Bound, //
+    },
+    dma::streaming::{
+        Segment,
+        Segments, //
+    },
+    error::to_result,
+    page::PAGE_SIZE,
+    prelude::*, //
+};
+use core::{
+    mem::ManuallyDrop,
+    ops::Range,
+    ptr::NonNull, //
+};
+
+/// Page fragments that a packet can have.
+pub const MAX_SKB_FRAGS: usize = bindings::MAX_SKB_FRAGS as usize;
+
+/// A reference to a page that does not belong to the driver, such as the destination of a read.
+///
+/// # Invariants
+///
+/// The pointer is a page of which this structure owns one reference.
+pub struct PageRef(NonNull<bindings::page>);
+
+// SAFETY: Page references can be dropped by any thread.
+unsafe impl Send for PageRef {}
+
+// SAFETY: There is nothing to do with a shared one.
+unsafe impl Sync for PageRef {}
+
+impl PageRef {
+    /// Takes a reference to a page.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if the page cannot be referenced: it belongs to the slab allocator, or its
+    /// reference count is zero, as for pages that are part of a larger allocation.
+    ///
+    /// # Safety
+    ///
+    /// `page` is a valid `struct page` whose memory is allocated for the duration of the call.
+    #[inline]
+    pub unsafe fn get(page: NonNull<bindings::page>) -> Result<Self> {
+        // SAFETY: The page is valid by the safety requirements, and is referenced only if it may be.
+        unsafe {
+            if !bindings::sendpage_ok(page.as_ptr()) {
+                return Err(EINVAL);
+            }
+            bindings::get_page(page.as_ptr());
+        }
+        // INVARIANT: The reference was taken just now.
+        Ok(Self(page))
+    }
+
+    /// Gives up the reference without dropping it.
+    #[inline]
+    fn into_raw(self) -> *mut bindings::page {
+        ManuallyDrop::new(self).0.as_ptr()
+    }
+}
+
+impl Drop for PageRef {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant we own a reference.
+        unsafe { bindings::put_page(self.0.as_ptr()) };
+    }
+}
+
+/// What a receive hash was computed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashType {
+    /// Addresses.
+    L3,
+    /// Addresses and ports.
+    L4,
+}
+
+/// A received packet under construction.
+///
+/// Its head starts with the Ethernet header. The head is linear memory of a size chosen at the
+/// start; payload can follow in page fragments.
+///
+/// # Invariants
+///
+/// The pointer is an skb that nobody else refers to and that was not given to the stack.
+pub struct RxSkb(NonNull<bindings::sk_buff>);
+
+// SAFETY: The skb is exclusively ours; it can be freed by any thread.
+unsafe impl Send for RxSkb {}
+
+impl RxSkb {
+    /// Allocates a packet whose head has room for `len` bytes. The room may be larger.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`], [`EINVAL`] if `len` is unreasonably large.
+    #[inline]
+    pub fn alloc(budget: &Budget<'_>, len: usize) -> Result<Self> {
+        let len = u32::try_from(len).map_err(|_| EINVAL)?;
+        if len > i32::MAX as u32 / 2 {
+            return Err(EINVAL);
+        }
+        // SAFETY: The token proves that we are in the poll function of the context.
+        let skb = unsafe { bindings::napi_alloc_skb(budget.napi(), len) };
+        // INVARIANT: The skb was allocated just now.
+        Ok(Self(NonNull::new(skb).ok_or(ENOMEM)?))
+    }
+
+    /// Allocates a packet whose head has room for exactly `len` bytes.
+    ///
+    /// When all of them are used, no tailroom is left. Then `skb_condense()` cannot copy fragments
+    /// into the head, which would make them lose their place in memory: wanted for payload that the
+    /// device placed where it belongs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::alloc`].
+    #[inline]
+    pub fn alloc_exact(budget: &Budget<'_>, len: usize) -> Result<Self> {
+        let mut skb = Self::alloc(budget, len)?;
+        skb.trim_tailroom(len)?;
+        Ok(skb)
+    }
+
+    /// Moves the start of an empty head towards its end so that `room` bytes are left.
+    fn trim_tailroom(&mut self, room: usize) -> Result {
+        let excess = self.tailroom().checked_sub(room).ok_or(EINVAL)?;
+        // CAST: The tailroom is an `int` in C.
+        // SAFETY: The skb is empty, ours, and has at least this much tailroom.
+        unsafe { bindings::skb_reserve(self.as_raw(), excess as c_int) };
+        Ok(())
+    }
+
+    /// Returns the raw pointer.
+    #[inline]
+    pub fn as_raw(&self) -> *mut bindings::sk_buff {
+        self.0.as_ptr()
+    }
+
+    /// Returns the length of the packet in bytes.
+    #[inline]
+    #[expect(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        // SAFETY: By the type invariant.
+        unsafe { (*self.as_raw()).len as usize }
+    }
+
+    /// Returns the number of bytes in the head.
+    #[inline]
+    pub fn headlen(&self) -> usize {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::skb_headlen(self.as_raw()) as usize }
+    }
+
+    /// Returns the number of bytes that [`Self::put`] can still take: 0 once there are fragments.
+    #[inline]
+    pub fn tailroom(&self) -> usize {
+        // SAFETY: By the type invariant.
+        usize::try_from(unsafe { bindings::skb_tailroom(self.as_raw()) }).unwrap_or(0)
+    }
+
+    /// Returns the number of page fragments.
+    #[inline]
+    pub fn nr_frags(&self) -> usize {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::skb_nr_frags(self.as_raw()) as usize }
+    }
+
+    /// Appends `len` bytes to the head and returns their address, to be written.
+    fn put_raw(&mut self, len: usize) -> Result<*mut u8> {
+        if len > self.tailroom() {
+            return Err(ENOSPC);
+        }
+        // CAST: `len` is at most the tailroom, which is an `int` in C.
+        // SAFETY: The skb is ours, linear as it has tailroom, and there is enough of it.
+        Ok(unsafe { bindings::skb_put(self.as_raw(), len as c_uint) }.cast())
+    }
+
+    /// Appends bytes to the head.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOSPC`] if they do not fit.
+    #[inline]
+    pub fn put(&mut self, bytes: &[u8]) -> Result {
+        let dst = self.put_raw(bytes.len())?;
+        // SAFETY: `dst` is valid for this length, and the head of our skb is not in `bytes`.
+        unsafe { dst.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    /// Appends bytes to the head, copied from `range` of a page.
+    ///
+    /// The range has to be synced for the CPU.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOSPC`] if they do not fit, [`EINVAL`] if the range is not inside of the page.
+    #[cfg(CONFIG_PAGE_POOL)]
+    #[inline]
+    pub fn put_from_page(&mut self, page: &PoolPage, range: Range<usize>) -> Result {
+        let src = page.data(&range)?;
+        let dst = self.put_raw(range.len())?;
+        // SAFETY: Both are valid for the length, and the page is not the head of our skb.
+        unsafe { dst.copy_from_nonoverlapping(src, range.len()) };
+        Ok(())
+    }
+
+    /// Appends part of a page of a pool as a fragment.
+    ///
+    /// `truesize` is the number of bytes of memory that the fragment keeps from other use. The
+    /// packet's pages are recycled when it is freed.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOSPC`] if there are [`MAX_SKB_FRAGS`] fragments, [`EINVAL`] if the range is not inside of
+    /// the page.
+    #[cfg(CONFIG_PAGE_POOL)]
+    #[inline]
+    pub fn add_pool_frag(&mut self, page: PoolPage, range: Range<usize>, truesize: u32) -> Result {
+        if range.start > range.end || range.end > PAGE_SIZE {
+            return Err(EINVAL);
+        }
+        self.room_for_frag()?;
+        // SAFETY: The range is inside of the page, whose reference moves into the skb. Marking the
+        // skb for recycling makes it give pool pages back to their pool, and others to the page
+        // allocator.
+        unsafe {
+            bindings::skb_mark_for_recycle(self.as_raw());
+            self.add_frag(page.into_raw(), range.start, range.len(), truesize);
+        }
+        Ok(())
+    }
+
+    /// Appends part of a page as a fragment.
+    ///
+    /// The range has to be inside of the page, or of the compound page whose head it is. `truesize`
+    /// as for [`Self::add_pool_frag`].
+    ///
+    /// # Errors
+    ///
+    /// [`ENOSPC`] if there are [`MAX_SKB_FRAGS`] fragments, [`EINVAL`] if the range is too large for
+    /// a page.
+    #[inline]
+    pub fn add_rx_frag(&mut self, page: PageRef, range: Range<usize>, truesize: u32) -> Result {
+        if range.start > range.end || range.end > PAGE_SIZE {
+            return Err(EINVAL);
+        }
+        self.room_for_frag()?;
+        // SAFETY: The range is inside of the page, whose reference moves into the skb.
+        unsafe { self.add_frag(page.into_raw(), range.start, range.len(), truesize) };
+        Ok(())
+    }
+
+    /// Appends part of a buffer of the block layer as fragments, one per page, with a reference to
+    /// each page. The truesize of a fragment is its length, as the pages are not the driver's.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if the range is not inside of the buffer, or if a page of it cannot be referenced
+    /// (see [`PageRef::get`]); [`ENOSPC`] if there is no room for the fragments. Then some of them
+    /// may have been added, and the packet is best dropped.
+    ///
+    /// # Safety
+    ///
+    /// `bvec` describes physically contiguous memory that is allocated for the duration of the call.
+    pub unsafe fn add_bvec(&mut self, bvec: &bindings::bio_vec, range: Range<usize>) -> Result {
+        if range.start > range.end || range.end > bvec.bv_len as usize {
+            return Err(EINVAL);
+        }
+        let mut offset = (bvec.bv_offset as usize)
+            .checked_add(range.start)
+            .ok_or(EINVAL)?;
+        let mut left = range.len();
+        while left > 0 {
+            // SAFETY: The memory is physically contiguous, so its page structures are as well.
+            let page = unsafe { bvec.bv_page.add(offset / PAGE_SIZE) };
+            let page = NonNull::new(page).ok_or(EINVAL)?;
+            // SAFETY: The page is part of the buffer, which is allocated.
+            let page = unsafe { PageRef::get(page) }?;
+            let start = offset % PAGE_SIZE;
+            let len = left.min(PAGE_SIZE - start);
+            // CAST: `len` is at most `PAGE_SIZE`.
+            self.add_rx_frag(page, start..start + len, len as u32)?;
+            offset += len;
+            left -= len;
+        }
+        Ok(())
+    }
+
+    fn room_for_frag(&self) -> Result {
+        if self.nr_frags() < MAX_SKB_FRAGS {
+            Ok(())
+        } else {
+            Err(ENOSPC)
+        }
+    }
+
+    /// # Safety
+    ///
+    /// There is room for a fragment. The range is inside of `page`, of which the caller gives a
+    /// reference to the skb.
+    unsafe fn add_frag(
+        &mut self,
+        page: *mut bindings::page,
+        offset: usize,
+        len: usize,
+        truesize: u32,
+    ) {
+        // CAST: The index is at most `MAX_SKB_FRAGS`, offset and length are at most `PAGE_SIZE`.
+        // SAFETY: By the safety requirements; the skb is ours.
+        unsafe {
+            bindings::skb_add_rx_frag(
+                self.as_raw(),
+                self.nr_frags() as c_int,
+                page,
+                offset as c_int,
+                len as c_int,
+                truesize,
+            )
+        };
+    }
+
+    /// Tells the stack that the device found the transport checksum to be right.
+    #[inline]
+    pub fn set_csum_unnecessary(&mut self) {
+        // SAFETY: The skb is ours.
+        unsafe { bindings::skb_csum_unnecessary(self.as_raw()) };
+    }
+
+    /// Gives the stack the ones' complement sum of all bytes after the Ethernet header.
+    ///
+    /// `sum` is the folded or unfolded sum over 16-bit words as they are in memory.
+    #[inline]
+    pub fn set_csum_complete(&mut self, sum: u32) {
+        // SAFETY: The skb is ours.
+        unsafe { bindings::skb_csum_complete(self.as_raw(), sum) };
+    }
+
+    /// Sets the receive hash.
+    #[inline]
+    pub fn set_hash(&mut self, hash: u32, ty: HashType) {
+        let ty = match ty {
+            HashType::L3 => bindings::pkt_hash_types_PKT_HASH_TYPE_L3,
+            HashType::L4 => bindings::pkt_hash_types_PKT_HASH_TYPE_L4,
+        };
+        // SAFETY: The skb is ours.
+        unsafe { bindings::skb_set_hash(self.as_raw(), hash, ty) };
+    }
+
+    /// Sets the VLAN tag (TPID 0x8100) that the device took out of the packet.
+    #[inline]
+    pub fn set_vlan_tag(&mut self, tci: u16) {
+        // CAST: The TPID has 16 bits.
+        let proto = (bindings::ETH_P_8021Q as u16).to_be();
+        // SAFETY: The skb is ours.
+        unsafe { bindings::__vlan_hwaccel_put_tag(self.as_raw(), proto, tci) };
+    }
+
+    /// Records which receive queue the packet came from.
+    #[inline]
+    pub fn record_rx_queue(&mut self, queue: u16) {
+        // SAFETY: The skb is ours.
+        unsafe { bindings::skb_record_rx_queue(self.as_raw(), queue) };
+    }
+
+    /// Tells the upper layer protocol whether the device vouches for all digests in this packet.
+    #[cfg(CONFIG_ULP_DDP)]
+    #[inline]
+    pub fn set_ulp_crc(&mut self, ok: bool) {
+        // SAFETY: The skb is ours.
+        unsafe { bindings::skb_set_ulp_crc(self.as_raw(), ok) };
+    }
+
+    /// Gives the packet to the stack, by way of GRO.
+    ///
+    /// It takes the Ethernet header off and finds out the protocol first.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if the head has no complete Ethernet header; the packet is dropped then.
+    #[inline]
+    pub fn gro_receive(self, budget: &Budget<'_>) -> Result {
+        if self.headlen() < ETH_HLEN {
+            return Err(EINVAL);
+        }
+        let skb = ManuallyDrop::new(self).as_raw();
+        // SAFETY: The skb was ours, has an Ethernet header in its head, and is given up here. The
+        // token proves that we are in the poll function of the context.
+        unsafe {
+            bindings::skb_set_eth_protocol(skb, budget.dev().as_raw());
+            bindings::napi_gro_receive(budget.napi(), skb);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for RxSkb {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant the skb is ours.
+        unsafe { bindings::dev_kfree_skb_any(self.as_raw()) };
+    }
+}
+
+/// Where and how a transport checksum has to be computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartialCsum {
+    /// Offset of the first byte to sum up, from the start of the packet.
+    pub start: usize,
+    /// Offset of the checksum field, from the start of the packet.
+    pub field: usize,
+}
+
+/// How the device has to segment a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gso {
+    /// Payload of a segment in bytes (MSS).
+    pub size: u16,
+    /// Number of segments.
+    pub segs: u16,
+    /// Length of all headers up to and including TCP, which are repeated in each segment.
+    pub header_len: usize,
+}
+
+/// A packet that the stack gave to the driver to transmit.
+///
+/// Dropping it counts as a drop of the packet; [`Self::consume`] as success.
+///
+/// # Invariants
+///
+/// The pointer is an skb that this structure owns. Its content may be shared with clones, and is
+/// not written to by anybody.
+pub struct TxSkb(NonNull<bindings::sk_buff>);
+
+// SAFETY: An skb can be freed by any thread.
+unsafe impl Send for TxSkb {}
+
+// SAFETY: The methods of a shared `TxSkb` only read.
+unsafe impl Sync for TxSkb {}
+
+impl TxSkb {
+    /// Takes ownership of an skb.
+    ///
+    /// # Safety
+    ///
+    /// The skb is one that the stack gave to a driver in `ndo_start_xmit`, and nobody else frees it.
+    #[inline]
+    pub(crate) unsafe fn from_raw(skb: NonNull<bindings::sk_buff>) -> Self {
+        // INVARIANT: By the safety requirements.
+        Self(skb)
+    }
+
+    /// Gives up ownership of the skb.
+    #[inline]
+    pub(crate) fn into_raw(self) -> *mut bindings::sk_buff {
+        ManuallyDrop::new(self).as_raw()
+    }
+
+    /// Returns the raw pointer.
+    #[inline]
+    pub fn as_raw(&self) -> *mut bindings::sk_buff {
+        self.0.as_ptr()
+    }
+
+    /// Returns the length of the packet in bytes, with the Ethernet header.
+    #[inline]
+    #[expect(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        // SAFETY: By the type invariant.
+        unsafe { (*self.as_raw()).len as usize }
+    }
+
+    /// Returns the number of bytes in the head.
+    #[inline]
+    pub fn headlen(&self) -> usize {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::skb_headlen(self.as_raw()) as usize }
+    }
+
+    /// Returns the bytes in the head, the start of the packet.
+    #[inline]
+    pub fn head(&self) -> &[u8] {
+        // SAFETY: `data` points to `headlen` bytes, which nobody writes to while the content may be
+        // shared with clones.
+        unsafe { core::slice::from_raw_parts((*self.as_raw()).data, self.headlen()) }
+    }
+
+    /// Copies bytes from `offset` of the packet, wherever they are.
+    ///
+    /// # Errors
+    ///
+    /// [`EFAULT`] if the packet is too short.
+    pub fn copy_bits(&self, offset: usize, dst: &mut [u8]) -> Result {
+        let offset = c_int::try_from(offset).map_err(|_| EFAULT)?;
+        let len = c_int::try_from(dst.len()).map_err(|_| EFAULT)?;
+        // SAFETY: The skb is valid by the type invariant, `dst` for its length.
+        to_result(unsafe {
+            bindings::skb_copy_bits(self.as_raw(), offset, dst.as_mut_ptr().cast(), len)
+        })
+    }
+
+    /// Returns the number of page fragments.
+    #[inline]
+    pub fn nr_frags(&self) -> usize {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::skb_nr_frags(self.as_raw()) as usize }
+    }
+
+    /// Returns the index of the transmit queue that the stack chose.
+    #[inline]
+    pub fn queue(&self) -> u32 {
+        // SAFETY: By the type invariant.
+        unsafe { (*self.as_raw()).queue_mapping }.into()
+    }
+
+    /// Returns the protocol after the Ethernet header and VLAN tags (EtherType).
+    #[inline]
+    pub fn protocol(&self) -> u16 {
+        // SAFETY: By the type invariant.
+        u16::from_be(unsafe { bindings::skb_protocol(self.as_raw()) })
+    }
+
+    /// Returns where to compute a checksum, if the stack left it to the device.
+    #[inline]
+    pub fn partial_csum(&self) -> Option<PartialCsum> {
+        // SAFETY: By the type invariant.
+        unsafe {
+            if u32::from(bindings::skb_ip_summed(self.as_raw())) != bindings::CHECKSUM_PARTIAL {
+                return None;
+            }
+            let start = usize::try_from(bindings::skb_checksum_start_offset(self.as_raw())).ok()?;
+            Some(PartialCsum {
+                start,
+                field: start + usize::from(bindings::skb_csum_offset(self.as_raw())),
+            })
+        }
+    }
+
+    /// Returns how to segment the packet, if the stack left that to the device.
+    ///
+    /// Only devices with [`Features::TSO`](super::netdev::Features::TSO) or `TSO6` get such packets,
+    /// and these are TCP.
+    #[inline]
+    pub fn gso(&self) -> Option<Gso> {
+        // CAST: Both are 16-bit fields in C.
+        // SAFETY: By the type invariant.
+        unsafe {
+            bindings::skb_is_gso(self.as_raw()).then(|| Gso {
+                size: bindings::skb_gso_size(self.as_raw()) as u16,
+                segs: bindings::skb_gso_segs(self.as_raw()) as u16,
+                header_len: bindings::skb_tcp_all_headers(self.as_raw()) as usize,
+            })
+        }
+    }
+
+    /// Returns the VLAN tag that the device has to insert.
+    #[inline]
+    pub fn vlan_tag(&self) -> Option<u16> {
+        // SAFETY: By the type invariant.
+        unsafe {
+            bindings::skb_vlan_tag_present(self.as_raw())
+                .then(|| bindings::skb_vlan_tag_get(self.as_raw()))
+        }
+    }
+
+    /// Makes a software time stamp, if somebody wants one. Right before the device is told.
+    #[inline]
+    pub fn tx_timestamp(&self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::skb_tx_timestamp(self.as_raw()) };
+    }
+
+    /// Pads the packet with zeroes to `len` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`]; the packet is dropped then.
+    pub fn pad(self, len: u32) -> Result<Self> {
+        let skb = self.into_raw();
+        // SAFETY: The skb was ours. On failure it is freed.
+        to_result(unsafe { bindings::skb_put_padto(skb, len) })?;
+        // INVARIANT: It is still ours.
+        // SAFETY: `skb` came from a `NonNull`.
+        Ok(Self(unsafe { NonNull::new_unchecked(skb) }))
+    }
+
+    /// Copies all fragments into the head.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`]; the packet is as before then.
+    pub fn linearize(&mut self) -> Result {
+        // SAFETY: The skb is ours, and its head is not borrowed.
+        to_result(unsafe { bindings::skb_linearize(self.as_raw()) })
+    }
+
+    /// Maps the packet from byte `skip` on for `dev` to read.
+    ///
+    /// Bytes before `skip`, which have to be in the head, are for devices that take the start of a
+    /// packet in the descriptor.
+    ///
+    /// # Errors
+    ///
+    /// The packet comes back together with [`EINVAL`] if `skip` is more than the head or there is a
+    /// list of fragments, which no feature of [`Features`](super::netdev::Features) allows, or
+    /// [`ENOMEM`] if the device cannot reach the memory.
+    pub fn map(self, dev: &device::Device<Bound>, skip: usize) -> Result<MappedSkb, (Self, Error)> {
+        match self.map_segments(dev, skip) {
+            // The mappings are undone before the packet is freed, see the order of the fields.
+            Ok(segments) => Ok(MappedSkb {
+                segments,
+                skb: self,
+            }),
+            Err(e) => Err((self, e)),
+        }
+    }
+
+    fn map_segments(
+        &self,
+        dev: &device::Device<Bound>,
+        skip: usize,
+    ) -> Result<Segments<{ MAX_SKB_FRAGS + 1 }>> {
+        // SAFETY: By the type invariant.
+        if unsafe { bindings::skb_has_frag_list(self.as_raw()) } {
+            return Err(EINVAL);
+        }
+        let dir = bindings::dma_data_direction::DMA_TO_DEVICE;
+        let mut segments = Segments::new(dev);
+        let head = self.head().get(skip..).ok_or(EINVAL)?;
+        if !head.is_empty() {
+            // CAST: The length is 32 bits wide in C.
+            // SAFETY: The head is in the linear map, and lives as long as the skb, which lives as
+            // long as the segments in a `MappedSkb`.
+            unsafe {
+                let addr = bindings::dma_map_single(
+                    segments.raw_device(),
+                    head.as_ptr().cast_mut().cast(),
+                    head.len(),
+                    dir,
+                );
+                segments.push(addr, head.len() as u32, true)?;
+            }
+        }
+        for i in 0..self.nr_frags() {
+            // CAST: There are at most `MAX_SKB_FRAGS`.
+            // SAFETY: The fragment exists, and lives as long as the skb, as above.
+            unsafe {
+                let frag = bindings::skb_frag(self.as_raw(), i as u32);
+                let len = (*frag).len;
+                let addr =
+                    bindings::skb_frag_dma_map(segments.raw_device(), frag, 0, len as usize, dir);
+                segments.push(addr, len, false)?;
+            }
+        }
+        Ok(segments)
+    }
+
+    /// Frees the packet as one that was transmitted. In the poll function.
+    #[inline]
+    pub fn consume(self, budget: &Budget<'_>) {
+        // CAST: The limit was an `int` in C.
+        // SAFETY: The skb was ours; the token proves the context that a budget other than 0 needs.
+        unsafe { bindings::napi_consume_skb(self.into_raw(), budget.limit() as c_int) };
+    }
+}
+
+impl Drop for TxSkb {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant the skb is ours.
+        unsafe { bindings::dev_kfree_skb_any(self.as_raw()) };
+    }
+}
+
+/// A packet whose memory is mapped for the device that transmits it.
+///
+/// Dropping it ends the mapping and drops the packet: for rings that are torn down. The device may
+/// not access it any more then.
+pub struct MappedSkb {
+    // Unmapped before the packet is freed.
+    segments: Segments<{ MAX_SKB_FRAGS + 1 }>,
+    skb: TxSkb,
+}
+
+impl MappedSkb {
+    /// Returns what the device has to read, in the order of the packet.
+    #[inline]
+    pub fn segments(&self) -> &[Segment] {
+        self.segments.as_slice()
+    }
+
+    /// Returns the packet.
+    #[inline]
+    pub fn skb(&self) -> &TxSkb {
+        &self.skb
+    }
+
+    /// Ends the mapping, and frees the packet as one that was transmitted. In the poll function.
+    ///
+    /// Returns the number of bytes, for [`TxQueue::completed`](super::netdev::TxQueue::completed).
+    #[inline]
+    pub fn consume(self, budget: &Budget<'_>) -> u32 {
+        let Self { segments, skb } = self;
+        drop(segments);
+        // CAST: The length is 32 bits wide in C.
+        let len = skb.len() as u32;
+        skb.consume(budget);
+        len
+    }
+}
