@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The command interface: fetch from the queue in guest memory, execute,
+//! answer, tell the driver. In the order of the slots that a doorbell names.
+
+use crate::caps;
+use crate::hca::{Hca, Plain};
+use crate::prm::{cmd, delivery, entry, eq, op, vport, Status};
+use crate::receive::Rqt;
+
+/// Longest input or output, in bytes: a page list for the largest queue.
+const MAX_LENGTH: usize = 1 << 20;
+const SLOTS: u32 = 32;
+
+/// Why an entry got no command status.
+struct Undelivered(u8);
+
+impl Hca {
+    /// Looks at the entries of a doorbell write.
+    pub(crate) fn command_doorbell(&mut self, queue: u64, mask: u32) {
+        for slot in (0..SLOTS).filter(|slot| mask >> slot & 1 != 0) {
+            let Some(address) = queue.checked_add(u64::from(slot) * entry::SIZE as u64) else { continue };
+            let mut layout = [0; entry::SIZE];
+            if let Err(error) = self.bus.memory.read(address, &mut layout) {
+                log::warn!("{}: command entry {slot}: {error}", self.name);
+                continue;
+            }
+            if layout[entry::STATUS_OWN] & 1 == 0 {
+                log::debug!("{}: command entry {slot} is not ours", self.name);
+                continue;
+            }
+            // No event for the command that makes the queue for these events:
+            // its issuer polls.
+            let events = self.objects.queues.eq_for(eq::EVENT_COMMAND);
+            let status = match self.run_command(&mut layout) {
+                Ok(()) => delivery::OK,
+                Err(Undelivered(status)) => status,
+            };
+            layout[entry::STATUS_OWN] = status << 1;
+            let finish = || {
+                self.bus
+                    .memory
+                    .write(address + entry::OUT as u64, layout.get(entry::OUT..entry::OUT_END).unwrap_or_default())?;
+                self.bus.memory.write_u8_release(address + entry::STATUS_OWN as u64, layout[entry::STATUS_OWN])
+            };
+            if let Err(error) = finish() {
+                log::warn!("{}: command entry {slot}: {error}", self.name);
+                continue;
+            }
+            if let Some(eqn) = events {
+                let mut event = [0; eq::ENTRY];
+                event[eq::ENTRY_TYPE] = eq::EVENT_COMMAND;
+                event[eq::ENTRY_DATA..eq::ENTRY_DATA + 4].copy_from_slice(&(1u32 << slot).to_be_bytes());
+                self.objects.queues.post_event(&self.bus, eqn, event);
+            }
+        }
+    }
+
+    /// Calls `f` with address and length of each mailbox block that holds part
+    /// of `len` bytes. Chains may be longer than needed, so length counts.
+    fn blocks(
+        &self,
+        mut pointer: u64,
+        len: usize,
+        mut f: impl FnMut(u64, usize) -> Result<(), vfio_user_server::MemoryError>,
+    ) -> Result<(), vfio_user_server::MemoryError> {
+        let mut left = len;
+        while left > 0 {
+            let take = left.min(entry::BLOCK_DATA);
+            f(pointer, take)?;
+            left -= take;
+            if left > 0 {
+                let mut next = [0; 8];
+                self.bus.memory.read(pointer.saturating_add(entry::BLOCK_NEXT), &mut next)?;
+                pointer = u64::from_be_bytes(next);
+            }
+        }
+        Ok(())
+    }
+
+    fn run_command(&mut self, layout: &mut [u8; entry::SIZE]) -> Result<(), Undelivered> {
+        if entry::TYPE.get(layout) != entry::TYPE_PCI {
+            return Err(Undelivered(delivery::BAD_TYPE));
+        }
+        let in_len = entry::INLEN.get(layout) as usize;
+        let out_len = entry::OUTLEN.get(layout) as usize;
+        if !(8..=MAX_LENGTH).contains(&in_len) {
+            return Err(Undelivered(delivery::BAD_INLEN));
+        }
+        if !(8..=MAX_LENGTH).contains(&out_len) {
+            return Err(Undelivered(delivery::BAD_OUTLEN));
+        }
+        let mut input = layout[entry::IN..entry::IN + entry::INLINE].to_vec();
+        input.truncate(in_len);
+        let rest = in_len.saturating_sub(entry::INLINE);
+        self.blocks(entry::IN_PTR.get(layout), rest, |at, len| self.bus.memory.read_append(at, len, &mut input))
+            .map_err(|_| Undelivered(delivery::BAD_IN_PTR))?;
+        // CAST: a 16-bit field.
+        let opcode = cmd::OPCODE.get(&input) as u16;
+        let mut output = match self.execute_command(opcode, &input) {
+            // What does not fit may be cut only if nobody misses it.
+            Ok(output) if output.iter().skip(out_len).any(|byte| *byte != 0) => failure(Status::BadOutputLength),
+            Ok(output) => output,
+            Err(status) => failure(status),
+        };
+        match output.first() {
+            Some(0) | None => log::trace!("{}: command {opcode:#x} done", self.name),
+            Some(status) => log::info!(
+                "{}: command {opcode:#x} op_mod {:#x} failed: status {status:#x}",
+                self.name,
+                cmd::OP_MOD.get(&input)
+            ),
+        }
+        output.resize(out_len.max(entry::INLINE), 0);
+        let (inline, rest) = output.split_at(entry::INLINE);
+        layout[entry::OUT..entry::OUT + entry::INLINE].copy_from_slice(inline);
+        let mut done = 0;
+        self.blocks(entry::OUT_PTR.get(layout), rest.len(), |at, len| {
+            let part = rest.get(done..done + len).unwrap_or_default();
+            done += len;
+            self.bus.memory.write(at, part)
+        })
+        .map_err(|_| Undelivered(delivery::BAD_OUT_PTR))
+    }
+
+    /// One command; the output of a successful one.
+    pub(crate) fn execute_command(&mut self, opcode: u16, input: &[u8]) -> Result<Vec<u8>, Status> {
+        let number = cmd::OBJECT.get32(input);
+        let number8 = cmd::OBJECT8.get32(input);
+        let context = input.get(cmd::CONTEXT..).unwrap_or_default();
+        let objects = &mut self.objects;
+        match opcode {
+            op::ENABLE_HCA | op::DISABLE_HCA | op::INIT_HCA | op::SET_ISSI | op::SET_HCA_CAP | op::MODIFY_TIS => done(),
+            op::TEARDOWN_HCA => done(),
+            op::QUERY_ISSI => {
+                let mut output = vec![0; 0x70];
+                // Interface step 1, besides 0.
+                output[0x6f] = 3;
+                Ok(output)
+            }
+            // The device needs no pages of the host.
+            op::QUERY_PAGES | op::MANAGE_PAGES => done(),
+            op::QUERY_HCA_CAP => {
+                // CAST: a 16-bit field.
+                let page = caps::page(cmd::OP_MOD.get(input) as u16 >> 1)?;
+                let mut output = vec![0; 16];
+                output.extend(page);
+                Ok(output)
+            }
+            op::QUERY_ADAPTER => {
+                let mut output = vec![0; 0x110];
+                output[0x100..].copy_from_slice(b"DDP_MODEL_000001");
+                Ok(output)
+            }
+            op::ALLOC_UAR => created(objects.uars.insert(Plain)?),
+            op::DEALLOC_UAR => removed(objects.uars.remove(number)),
+            op::ALLOC_PD => created(objects.pds.insert(Plain)?),
+            op::DEALLOC_PD => removed(objects.pds.remove(number)),
+            op::ALLOC_TRANSPORT_DOMAIN => created(objects.domains.insert(Plain)?),
+            op::DEALLOC_TRANSPORT_DOMAIN => removed(objects.domains.remove(number)),
+            op::CREATE_MKEY => created(objects.mkeys.create(input)?),
+            op::DESTROY_MKEY => removed(objects.mkeys.destroy(number)),
+            op::CREATE_EQ => created(objects.queues.create_eq(&self.bus, input)?),
+            op::DESTROY_EQ => removed(objects.queues.destroy_eq(number8)),
+            op::CREATE_CQ => created(objects.queues.create_cq(input)?),
+            op::DESTROY_CQ => {
+                let used = objects.sqs.iter().any(|(_, sq)| sq.queue.cqn == number)
+                    || objects.rqs.iter().any(|(_, rq)| rq.queue.cqn == number);
+                if used {
+                    return Err(Status::ResourceBusy);
+                }
+                removed(objects.queues.destroy_cq(number))
+            }
+            // Moderation: one event per arm is moderate enough.
+            op::MODIFY_CQ => removed(objects.queues.cq_exists(number)),
+            op::CREATE_SQ => created(self.create_sq(input)?),
+            op::MODIFY_SQ => removed(self.modify_sq(number, input)),
+            op::DESTROY_SQ => removed(objects.sqs.remove(number)),
+            op::CREATE_RQ => created(self.create_rq(input)?),
+            op::MODIFY_RQ => removed(objects.rqs.get_mut(number).and_then(|rq| rq.queue.modify(input))),
+            op::DESTROY_RQ => removed(objects.rqs.remove(number)),
+            op::CREATE_TIS => created(objects.tises.insert(Plain)?),
+            op::DESTROY_TIS => removed(objects.tises.remove(number)),
+            op::CREATE_RQT => created(objects.rqts.insert(Rqt::create(input)?)?),
+            op::MODIFY_RQT => removed(objects.rqts.get_mut(number).and_then(|rqt| rqt.set(context))),
+            op::DESTROY_RQT => removed(objects.rqts.remove(number)),
+            op::CREATE_TIR => created(self.create_tir(input)?),
+            op::MODIFY_TIR => removed(objects.tirs.get_mut(number).and_then(|tir| tir.modify(context))),
+            op::DESTROY_TIR => {
+                objects.tirs.get(number)?;
+                if objects.steering.uses_tir(number) {
+                    return Err(Status::ResourceBusy);
+                }
+                removed(objects.tirs.remove(number))
+            }
+            op::ALLOC_Q_COUNTER => created(objects.counters.insert(0)?),
+            op::DEALLOC_Q_COUNTER => removed(objects.counters.remove(number8)),
+            op::QUERY_Q_COUNTER => {
+                // The counter set is the last byte of the input.
+                let set = input.get(0x1f).copied().ok_or(Status::BadInputLength)?;
+                let mut output = vec![0; 0x100];
+                // out_of_buffer.
+                let counter = objects.counters.get(u32::from(set))?;
+                output[0x30..0x34].copy_from_slice(&counter.to_be_bytes());
+                Ok(output)
+            }
+            op::CREATE_FLOW_TABLE => created(objects.steering.create_table(input)?),
+            op::MODIFY_FLOW_TABLE => removed(objects.steering.modify_table(input)),
+            op::DESTROY_FLOW_TABLE => removed(objects.steering.destroy_table(input)),
+            op::SET_FLOW_TABLE_ROOT => removed(objects.steering.set_root(input)),
+            op::CREATE_FLOW_GROUP => created(objects.steering.create_group(input)?),
+            op::DESTROY_FLOW_GROUP => removed(objects.steering.destroy_group(input)),
+            op::SET_FLOW_TABLE_ENTRY => {
+                let tirs = &objects.tirs;
+                removed(objects.steering.set_entry(input, |tirn| tirs.get(tirn).is_ok()))
+            }
+            op::DELETE_FLOW_TABLE_ENTRY => removed(objects.steering.delete_entry(input)),
+            op::QUERY_VPORT_STATE => Ok(self.port.query_state()),
+            op::QUERY_NIC_VPORT_CONTEXT => Ok(self.port.query_vport()),
+            op::MODIFY_NIC_VPORT_CONTEXT => {
+                if input.len() < vport::INPUT {
+                    return Err(Status::BadInputLength);
+                }
+                removed(self.port.modify_vport(input))
+            }
+            op::QUERY_VPORT_COUNTER => Ok(self.port.query_counters()),
+            op::ACCESS_REG => {
+                let (before, admin) = (self.port.link_up(), self.port.admin_up);
+                let output = self.port.access_register(input)?;
+                if admin != self.port.admin_up {
+                    self.admin_changed(before);
+                }
+                Ok(output)
+            }
+            _ => Err(Status::BadOp),
+        }
+    }
+}
+
+fn done() -> Result<Vec<u8>, Status> {
+    Ok(vec![0; 16])
+}
+
+fn created(number: u32) -> Result<Vec<u8>, Status> {
+    let mut output = vec![0; 16];
+    cmd::OBJECT.set(&mut output, u64::from(number));
+    Ok(output)
+}
+
+fn removed<T>(result: Result<T, Status>) -> Result<Vec<u8>, Status> {
+    result.and_then(|_| done())
+}
+
+fn failure(status: Status) -> Vec<u8> {
+    let mut output = vec![0; 16];
+    // CAST: the enum's representation.
+    output[cmd::STATUS] = status as u8;
+    cmd::SYNDROME.set(&mut output, 0xdd00 | u64::from(status as u8));
+    output
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The function behind the registers: all objects of one port, and the worker
+//! that owns them. One thread per port executes commands, send WQEs and
+//! received frames in turn, so nothing here needs a lock.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use vfio_user_server::Bus;
+
+use crate::events::Queues;
+use crate::inbox::{Event, Frame, Inbox};
+use crate::mkey::Mkeys;
+use crate::port::Port;
+use crate::prm::eq;
+use crate::receive::{Rq, Rqt, Tir};
+use crate::steering::Steering;
+use crate::table::Table;
+use crate::transmit::Sq;
+use crate::wire::Wire;
+
+/// The first UAR that drivers get: behind the initialization segment, with room.
+const FIRST_UAR: u32 = 0x10;
+/// UAR pages in BAR 0 behind that.
+const MAX_UARS: usize = (crate::pci::BAR0_SIZE / 4096) as usize - FIRST_UAR as usize;
+/// WQE basic blocks that one send queue executes before others get a turn.
+const SEND_BUDGET: u32 = 256;
+
+/// Settings of one port.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name in log messages.
+    pub name: String,
+    /// Permanent address.
+    pub mac: [u8; 6],
+}
+
+/// Objects without content.
+pub(crate) struct Plain;
+
+/// Objects that the driver creates; gone after a reset.
+pub(crate) struct Objects {
+    pub(crate) pds: Table<Plain>,
+    pub(crate) domains: Table<Plain>,
+    pub(crate) uars: Table<Plain>,
+    pub(crate) tises: Table<Plain>,
+    /// Receive queues without buffers, counted.
+    pub(crate) counters: Table<u32>,
+    pub(crate) mkeys: Mkeys,
+    pub(crate) queues: Queues,
+    pub(crate) sqs: Table<Sq>,
+    pub(crate) rqs: Table<Rq>,
+    pub(crate) rqts: Table<Rqt>,
+    pub(crate) tirs: Table<Tir>,
+    pub(crate) steering: Steering,
+}
+
+impl Objects {
+    fn new() -> Self {
+        Self {
+            pds: Table::new(1, 256),
+            domains: Table::new(1, 256),
+            uars: Table::new(FIRST_UAR, MAX_UARS),
+            tises: Table::new(1, 256),
+            counters: Table::new(1, 250),
+            mkeys: Mkeys::new(),
+            queues: Queues::new(),
+            sqs: Table::new(0x10, 4096),
+            rqs: Table::new(0x10, 4096),
+            rqts: Table::new(1, 4096),
+            tirs: Table::new(1, 8192),
+            steering: Steering::new(),
+        }
+    }
+}
+
+/// One port's function.
+pub(crate) struct Hca {
+    pub(crate) name: String,
+    pub(crate) bus: Bus,
+    pub(crate) objects: Objects,
+    pub(crate) port: Port,
+    mac: [u8; 6],
+    wire: Box<dyn Wire>,
+    /// Send queues that may have WQEs to execute.
+    ready: VecDeque<u32>,
+    /// Frames on their way to the wire.
+    pub(crate) outgoing: VecDeque<Frame>,
+}
+
+impl Hca {
+    pub(crate) fn new(config: &Config, bus: Bus, wire: Box<dyn Wire>) -> Self {
+        let port = Port::new(config.mac, wire.carrier());
+        Self {
+            name: config.name.clone(),
+            bus,
+            objects: Objects::new(),
+            port,
+            mac: config.mac,
+            wire,
+            ready: VecDeque::new(),
+            outgoing: VecDeque::new(),
+        }
+    }
+
+    /// The worker: runs until the inbox is closed.
+    pub(crate) fn run(mut self, inbox: &Arc<Inbox>) {
+        self.wire.set_link(self.port.admin_up);
+        loop {
+            // Frames that the wire did not take mean waiting for its kick.
+            let work = inbox.take(self.ready.is_empty() || !self.outgoing.is_empty());
+            if work.closed {
+                return;
+            }
+            for event in work.events {
+                self.handle(event);
+            }
+            for frame in &work.frames {
+                self.receive(frame);
+            }
+            self.objects.queues.flush(&self.bus);
+            self.send(inbox);
+            self.objects.queues.flush(&self.bus);
+        }
+    }
+
+    pub(crate) fn handle(&mut self, event: Event) {
+        match event {
+            Event::SqDoorbell { sqn } => {
+                if let Ok(sq) = self.objects.sqs.get_mut(sqn) {
+                    if !std::mem::replace(&mut sq.scheduled, true) {
+                        self.ready.push_back(sqn);
+                    }
+                }
+            }
+            Event::CqArm { cqn, ci } => self.objects.queues.arm_cq(&self.bus, cqn, ci),
+            Event::EqDoorbell { eqn, ci, arm } => self.objects.queues.eq_doorbell(&self.bus, eqn, ci, arm),
+            Event::Command { queue, mask } => self.command_doorbell(queue, mask),
+            Event::Carrier(carrier) => {
+                let before = self.port.link_up();
+                self.port.carrier = carrier;
+                self.link_changed(before);
+            }
+            Event::Reset(done) => {
+                self.reset();
+                // The requester waits; if it is gone, nobody needs to know.
+                let _ = done.send(());
+            }
+        }
+    }
+
+    /// Everything that a driver set up is gone.
+    fn reset(&mut self) {
+        log::debug!("{}: reset", self.name);
+        self.objects = Objects::new();
+        self.ready.clear();
+        self.outgoing.clear();
+        self.port = Port::new(self.mac, self.port.carrier);
+        self.wire.set_link(true);
+    }
+
+    /// Tells the driver if the link is not what it was `before`.
+    fn link_changed(&mut self, before: bool) {
+        let up = self.port.link_up();
+        if up == before {
+            return;
+        }
+        log::info!("{}: link {}", self.name, if up { "up" } else { "down" });
+        if let Some(eqn) = self.objects.queues.eq_for(eq::EVENT_PORT_CHANGE) {
+            let mut entry = [0; eq::ENTRY];
+            entry[eq::ENTRY_TYPE] = eq::EVENT_PORT_CHANGE;
+            entry[eq::ENTRY_SUBTYPE] = if up { eq::PORT_ACTIVE } else { eq::PORT_DOWN };
+            // Port 1 in the upper nibble.
+            entry[eq::ENTRY_DATA + 8] = 0x10;
+            self.objects.queues.post_event(&self.bus, eqn, entry);
+        }
+    }
+
+    /// The driver's wish for the link, after PAOS.
+    pub(crate) fn admin_changed(&mut self, before: bool) {
+        self.wire.set_link(self.port.admin_up);
+        self.link_changed(before);
+    }
+
+    /// Executes send queues and hands frames to the wire.
+    fn send(&mut self, inbox: &Arc<Inbox>) {
+        self.wire.transmit(&mut self.outgoing, inbox);
+        let mut turns = self.ready.len();
+        while self.outgoing.is_empty() && turns > 0 {
+            turns -= 1;
+            let Some(sqn) = self.ready.pop_front() else { break };
+            if self.run_send_queue(sqn, SEND_BUDGET) {
+                self.ready.push_back(sqn);
+            }
+            self.wire.transmit(&mut self.outgoing, inbox);
+        }
+    }
+}

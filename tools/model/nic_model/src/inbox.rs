@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What a port's worker waits for: doorbells of its driver, frames of its
+//! wire, changes of the link. Everybody puts work in, the worker takes all of
+//! it at once; nobody polls.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+
+/// An Ethernet frame without FCS.
+pub type Frame = Vec<u8>;
+
+/// Frames that wait for a port. A sender that finds no room keeps its frames
+/// (and so its send queue's WQEs) and is woken when there is room again: the
+/// wire itself loses nothing, as with pause frames.
+const MAX_FRAMES: usize = 2048;
+/// Doorbells that wait for a worker before the vfio-user thread has to wait.
+const MAX_EVENTS: usize = 8192;
+
+/// A register write, or a request to the worker.
+#[derive(Debug)]
+pub enum Event {
+    /// Command doorbell: queue address and entries to look at.
+    Command {
+        /// DMA address of the command queue.
+        queue: u64,
+        /// One bit per entry.
+        mask: u32,
+    },
+    /// The driver wants an event once the CQ has more than it has consumed.
+    CqArm {
+        /// Number of the CQ.
+        cqn: u32,
+        /// Consumer index, 24 bits.
+        ci: u32,
+    },
+    /// EQ consumer index, and whether to interrupt at the next entry.
+    EqDoorbell {
+        /// Number of the EQ.
+        eqn: u32,
+        /// Consumer index, 24 bits.
+        ci: u32,
+        /// Request an interrupt.
+        arm: bool,
+    },
+    /// New send WQEs.
+    SqDoorbell {
+        /// Number of the SQ.
+        sqn: u32,
+    },
+    /// The other end of the wire came up or went down.
+    Carrier(bool),
+    /// Drop all state; answer when done.
+    Reset(SyncSender<()>),
+}
+
+/// Everything that was waiting.
+#[derive(Default)]
+pub(crate) struct Work {
+    pub(crate) events: Vec<Event>,
+    pub(crate) frames: VecDeque<Frame>,
+    /// The inbox was closed: the process ends.
+    pub(crate) closed: bool,
+}
+
+#[derive(Default)]
+struct State {
+    work: Work,
+    /// Wake the worker although there is nothing to take.
+    kicked: bool,
+    /// Sender to kick once frames have been taken.
+    blocked: Option<Weak<Inbox>>,
+}
+
+/// The queue in front of a worker.
+#[derive(Default)]
+pub struct Inbox {
+    state: Mutex<State>,
+    arrived: Condvar,
+    taken: Condvar,
+}
+
+impl Inbox {
+    /// An empty inbox.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds events; waits while too many are there already.
+    pub fn post(&self, events: &mut Vec<Event>) {
+        let mut state = self.lock();
+        while state.work.events.len() >= MAX_EVENTS && !state.work.closed {
+            state = self.taken.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.work.events.append(events);
+        self.arrived.notify_one();
+    }
+
+    /// The other end of the wire came up or went down. Never waits.
+    pub fn set_carrier(&self, up: bool) {
+        self.lock().work.events.push(Event::Carrier(up));
+        self.arrived.notify_one();
+    }
+
+    /// Moves as many frames from the front of `frames` as there is room for.
+    /// If some are left, `sender` will be kicked when there is room.
+    pub fn deliver(&self, frames: &mut VecDeque<Frame>, sender: Option<&Arc<Inbox>>) {
+        let mut state = self.lock();
+        let room = MAX_FRAMES.saturating_sub(state.work.frames.len()).min(frames.len());
+        state.work.frames.extend(frames.drain(..room));
+        if !frames.is_empty() {
+            state.blocked = sender.map(Arc::downgrade);
+        }
+        self.arrived.notify_one();
+    }
+
+    /// Adds one frame, waiting for room: for threads that read a socket.
+    /// False if the inbox is closed.
+    pub fn deliver_blocking(&self, frame: Frame) -> bool {
+        let mut state = self.lock();
+        while state.work.frames.len() >= MAX_FRAMES && !state.work.closed {
+            state = self.taken.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.work.frames.push_back(frame);
+        self.arrived.notify_one();
+        !state.work.closed
+    }
+
+    /// Lets [`Inbox::take`] return.
+    pub fn kick(&self) {
+        self.lock().kicked = true;
+        self.arrived.notify_one();
+    }
+
+    /// Lets the worker end.
+    pub fn close(&self) {
+        self.lock().work.closed = true;
+        self.arrived.notify_all();
+        self.taken.notify_all();
+    }
+
+    /// Takes everything; waits for something to arrive if `wait`.
+    pub(crate) fn take(&self, wait: bool) -> Work {
+        let mut state = self.lock();
+        while wait && !state.kicked && state.work.events.is_empty() && state.work.frames.is_empty() {
+            if state.work.closed {
+                break;
+            }
+            state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.kicked = false;
+        let closed = state.work.closed;
+        let work = std::mem::replace(&mut state.work, Work { closed, ..Work::default() });
+        let blocked = state.blocked.take();
+        drop(state);
+        self.taken.notify_all();
+        if let Some(sender) = blocked.and_then(|sender| sender.upgrade()) {
+            sender.kick();
+        }
+        work
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_inbox_leaves_frames_with_the_sender_and_wakes_it() {
+        let (receiver, sender) = (Inbox::new(), Inbox::new());
+        let mut frames: VecDeque<Frame> = (0..MAX_FRAMES + 3).map(|_| vec![0; 60]).collect();
+        receiver.deliver(&mut frames, Some(&sender));
+        assert_eq!(frames.len(), 3);
+        assert!(!sender.lock().kicked);
+        assert_eq!(receiver.take(true).frames.len(), MAX_FRAMES);
+        assert!(sender.lock().kicked);
+    }
+
+    #[test]
+    fn close_ends_a_wait() {
+        let inbox = Inbox::new();
+        let other = Arc::clone(&inbox);
+        let waiting = std::thread::spawn(move || other.take(true).closed);
+        inbox.close();
+        assert!(waiting.join().unwrap());
+    }
+}

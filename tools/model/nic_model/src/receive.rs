@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The receive path: steering, TIR, RQT, RQ, completion.
+
+use crate::caps;
+use crate::events::Completion;
+use crate::hca::Hca;
+use crate::packet::{Checksums, Packet, ETH_HLEN, L3, L4};
+use crate::prm::{cmd, cq, queue, tir, wqe, Status};
+use crate::rss::Hash;
+use crate::steering::{Headers, Verdict};
+use crate::workqueue::{State, WorkQueue};
+
+/// Word of the doorbell record that has a receive queue's producer index.
+const RECORD_WORD: u64 = 0;
+
+/// A receive queue.
+pub(crate) struct Rq {
+    pub(crate) queue: WorkQueue,
+    counter_set: u32,
+    /// Keep VLAN tags in the frame.
+    keep_vlan: bool,
+}
+
+impl Rq {
+    pub(crate) fn create(input: &[u8]) -> Result<Self, Status> {
+        let context = input.get(cmd::CONTEXT..).ok_or(Status::BadInputLength)?;
+        if queue::RQ_MEM_TYPE.get(context) != 0 {
+            return Err(Status::BadParam);
+        }
+        Ok(Self {
+            queue: WorkQueue::new(input, 4..=9)?,
+            counter_set: queue::RQ_COUNTER_SET.get32(context),
+            keep_vlan: queue::RQ_VSD.is_set(context),
+        })
+    }
+}
+
+/// An indirection table.
+pub(crate) struct Rqt {
+    max: usize,
+    rqs: Vec<u32>,
+}
+
+impl Rqt {
+    pub(crate) fn create(input: &[u8]) -> Result<Self, Status> {
+        let context = input.get(cmd::CONTEXT..).ok_or(Status::BadInputLength)?;
+        let max = tir::RQT_MAX_SIZE.get(context) as usize;
+        if max == 0 || max > 1 << caps::LOG_MAX_RQT_SIZE {
+            return Err(Status::ExceedLimit);
+        }
+        let mut rqt = Self { max, rqs: Vec::new() };
+        rqt.set(context)?;
+        Ok(rqt)
+    }
+
+    /// Takes the list of a context.
+    pub(crate) fn set(&mut self, context: &[u8]) -> Result<(), Status> {
+        let actual = tir::RQT_ACTUAL_SIZE.get(context) as usize;
+        if actual == 0 || actual > self.max {
+            return Err(Status::BadParam);
+        }
+        let list = context.get(tir::RQT_LIST..tir::RQT_LIST + actual * 4).ok_or(Status::BadInputLength)?;
+        let number = |rq: &[u8]| rq.iter().skip(1).fold(0, |number, byte| number << 8 | u32::from(*byte));
+        self.rqs = list.chunks_exact(4).map(number).collect();
+        Ok(())
+    }
+
+    fn pick(&self, hash: u32) -> Option<u32> {
+        self.rqs.get((hash as usize).checked_rem(self.rqs.len())?).copied()
+    }
+}
+
+/// Where a TIR leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dispatch {
+    Direct(u32),
+    Indirect(u32),
+}
+
+/// A transport interface receive object.
+pub(crate) struct Tir {
+    dispatch: Dispatch,
+    hash: Option<Hash>,
+}
+
+impl Tir {
+    pub(crate) fn create(context: &[u8]) -> Result<Self, Status> {
+        let dispatch = match tir::DISP_TYPE.get(context) {
+            0 => Dispatch::Direct(tir::INLINE_RQN.get32(context)),
+            1 => Dispatch::Indirect(tir::INDIRECT_TABLE.get32(context)),
+            _ => return Err(Status::BadParam),
+        };
+        let function = tir::HASH_FN.get(context);
+        let hash = match function {
+            0 => None,
+            tir::HASH_XOR8 | tir::HASH_TOEPLITZ => {
+                let mut key = [0; tir::TOEPLITZ_KEY_LEN];
+                let range = tir::TOEPLITZ_KEY..tir::TOEPLITZ_KEY + tir::TOEPLITZ_KEY_LEN;
+                key.copy_from_slice(context.get(range).ok_or(Status::BadInputLength)?);
+                Some(Hash {
+                    toeplitz: function == tir::HASH_TOEPLITZ,
+                    symmetric: tir::HASH_SYMMETRIC.is_set(context),
+                    key,
+                    fields: tir::HASH_FIELDS.get32(context),
+                })
+            }
+            _ => return Err(Status::BadParam),
+        };
+        Ok(Self { dispatch, hash })
+    }
+
+    /// MODIFY_TIR: the hash settings.
+    pub(crate) fn modify(&mut self, context: &[u8]) -> Result<(), Status> {
+        self.hash = Self::create(context)?.hash;
+        Ok(())
+    }
+}
+
+/// What a completion says about a received packet.
+pub(crate) struct Received<'a> {
+    pub(crate) frame: &'a [u8],
+    pub(crate) packet: &'a Packet,
+    pub(crate) checksums: Checksums,
+    /// Hash and its type.
+    pub(crate) hash: (u32, u8),
+    pub(crate) flow_tag: u32,
+    /// What goes into the receive buffer, in order. Usually the frame.
+    pub(crate) pieces: &'a [&'a [u8]],
+    /// First half of a 128-byte completion, and the flags in the second.
+    pub(crate) prefix: [u8; 64],
+    pub(crate) ddp_flags: u8,
+}
+
+impl Hca {
+    /// One frame from the wire.
+    pub(crate) fn receive(&mut self, frame: &[u8]) {
+        let Some(packet) = Packet::parse(frame).filter(|_| self.port.fits(frame) && self.port.admin_up) else {
+            self.port.counters.receive_errors.add(frame.len());
+            return;
+        };
+        self.port.counters.received(frame);
+        let Verdict::Tir(tirn, flow_tag) = self.objects.steering.lookup(&Headers::of(frame, &packet)) else {
+            self.port.counters.steering_drops += 1;
+            return;
+        };
+        let Ok(tir) = self.objects.tirs.get(tirn) else {
+            self.port.counters.steering_drops += 1;
+            return;
+        };
+        let hash = tir.hash.as_ref().map_or((0, 0), |hash| hash.of(frame, &packet));
+        let rqn = match tir.dispatch {
+            Dispatch::Direct(rqn) => Some(rqn),
+            Dispatch::Indirect(rqtn) => self.objects.rqts.get(rqtn).ok().and_then(|rqt| rqt.pick(hash.0)),
+        };
+        let Some(rqn) = rqn else {
+            self.port.counters.steering_drops += 1;
+            return;
+        };
+        let received = Received {
+            frame,
+            packet: &packet,
+            checksums: packet.verify(frame),
+            hash,
+            flow_tag,
+            pieces: &[frame],
+            prefix: [0; 64],
+            ddp_flags: 0,
+        };
+        self.deliver(rqn, &received);
+    }
+
+    /// Scatters a packet into the next receive WQE and completes it. Without
+    /// a buffer the packet is dropped and counted.
+    pub(crate) fn deliver(&mut self, rqn: u32, received: &Received<'_>) {
+        let Ok(rq) = self.objects.rqs.get_mut(rqn) else {
+            self.port.counters.steering_drops += 1;
+            return;
+        };
+        let queue = &mut rq.queue;
+        if queue.state == State::Ready
+            && queue.available() == 0
+            && !queue.update_producer(&self.bus.memory, RECORD_WORD)
+        {
+            log::warn!("{}: RQ {rqn}: bad doorbell record", self.name);
+            queue.state = State::Error;
+        }
+        if queue.state != State::Ready || queue.available() == 0 {
+            if let Ok(counter) = self.objects.counters.get_mut(rq.counter_set) {
+                *counter = counter.wrapping_add(1);
+            }
+            return;
+        }
+        // The tag is stripped from the front piece, which holds all headers.
+        let strip = received.packet.vlan.filter(|(_, customer)| *customer && !rq.keep_vlan);
+        let mut head = [&[][..]; 2];
+        let mut pieces = received.pieces;
+        if let (Some(_), Some((first, rest))) = (strip, received.pieces.split_first()) {
+            if let Some((front, back)) = first.split_at_checked(ETH_HLEN - 2).zip(first.get(ETH_HLEN + 2..)) {
+                head = [front.0, back];
+                pieces = rest;
+            }
+        }
+        let mut all = head.iter().chain(pieces).copied();
+        let mut descriptor = Vec::with_capacity(64);
+        let position = queue.consumer;
+        let (pd, cqn) = (queue.pd, queue.cqn);
+        let readable = queue.read(&self.bus.memory, position, &mut descriptor);
+        if !readable || !self.scatter(pd, &descriptor, &mut all) {
+            // A buffer that is too short or not there costs its packet.
+            log::debug!("{}: RQ {rqn} WQE {position}: packet of {} bytes dropped", self.name, received.frame.len());
+            self.port.counters.receive_errors.add(received.frame.len());
+            return;
+        }
+        if let Ok(rq) = self.objects.rqs.get_mut(rqn) {
+            rq.queue.consumer = position.wrapping_add(1);
+        }
+        let cqe = receive_completion(received, strip.map(|(tci, _)| tci), position);
+        self.objects.queues.complete(&self.bus, cqn, Completion { cqe, prefix: received.prefix });
+    }
+
+    /// Writes pieces to the buffers of a receive WQE; false if they do not fit.
+    fn scatter(&self, pd: u32, descriptor: &[u8], pieces: &mut dyn Iterator<Item = &[u8]>) -> bool {
+        let mut segments = descriptor.chunks_exact(wqe::SEGMENT).map(|segment| {
+            let count = (wqe::DATA_COUNT.get32(segment) & !wqe::DATA_INLINE) as usize;
+            (wqe::DATA_KEY.get32(segment), wqe::DATA_ADDR.get(segment), count)
+        });
+        let mut current = (0, 0, 0);
+        for mut piece in pieces {
+            while !piece.is_empty() {
+                if current.2 == 0 {
+                    match segments.next() {
+                        Some((wqe::TERMINATE_KEY, _, _)) | None => return false,
+                        Some(segment) => current = segment,
+                    }
+                    continue;
+                }
+                let (key, address, room) = current;
+                let (now, later) = piece.split_at(piece.len().min(room));
+                if let Err(error) = self.objects.mkeys.write(&self.bus.memory, (key, Some(pd)), address, now) {
+                    log::debug!("{}: receive buffer: {error}", self.name);
+                    return false;
+                }
+                current = (key, address.wrapping_add(now.len() as u64), room - now.len());
+                piece = later;
+            }
+        }
+        true
+    }
+
+    /// CREATE_RQ.
+    pub(crate) fn create_rq(&mut self, input: &[u8]) -> Result<u32, Status> {
+        let rq = Rq::create(input)?;
+        self.objects.queues.cq_exists(rq.queue.cqn)?;
+        self.objects.rqs.insert(rq)
+    }
+
+    /// CREATE_TIR.
+    pub(crate) fn create_tir(&mut self, input: &[u8]) -> Result<u32, Status> {
+        let context = input.get(cmd::CONTEXT..cmd::CONTEXT + tir::SIZE).ok_or(Status::BadInputLength)?;
+        let object = Tir::create(context)?;
+        match object.dispatch {
+            Dispatch::Direct(rqn) => self.objects.rqs.get(rqn).map(|_| ())?,
+            Dispatch::Indirect(rqtn) => self.objects.rqts.get(rqtn).map(|_| ())?,
+        }
+        self.objects.tirs.insert(object)
+    }
+}
+
+fn receive_completion(received: &Received<'_>, stripped: Option<u16>, position: u16) -> [u8; 64] {
+    let packet = received.packet;
+    let mut cqe = [0; 64];
+    cqe[cq::DDP_FLAGS] = received.ddp_flags;
+    cq::RSS_HASH.set(&mut cqe, u64::from(received.hash.0));
+    cqe[cq::RSS_TYPE] = received.hash.1;
+    // The sum covers what follows the Ethernet header in the delivered frame;
+    // a tag that stays is part of that.
+    let mut body = u32::from(received.checksums.body);
+    if let (None, Some(tag)) = (stripped, packet.vlan.and(received.frame.get(ETH_HLEN..ETH_HLEN + 4))) {
+        body += u32::from(crate::packet::sum(tag));
+    }
+    body = (body & 0xffff) + (body >> 16);
+    cq::CHECK_SUM.set(&mut cqe, u64::from(body));
+    cqe[cq::HDS_IP_EXT] = cq::L2_OK
+        | if received.checksums.l3_ok { cq::L3_OK } else { 0 }
+        | if received.checksums.l4_ok { cq::L4_OK } else { 0 };
+    let l3 = match packet.l3 {
+        None => 0,
+        Some((L3::V6, _)) => 1,
+        Some((L3::V4, _)) => 2,
+    };
+    let l4 = match packet.l4 {
+        None => 0,
+        Some((L4::Udp, _)) => 2,
+        Some((L4::Tcp, _)) if packet.payload < packet.end => 4,
+        Some((L4::Tcp, _)) => 3,
+    };
+    cqe[cq::L4_L3_HDR_TYPE] = l4 << 4 | l3 << 2 | u8::from(stripped.is_some());
+    cq::VLAN_INFO.set(&mut cqe, u64::from(stripped.unwrap_or(0)));
+    let length = received.frame.len() - if stripped.is_some() { 4 } else { 0 };
+    cq::BYTE_CNT.set(&mut cqe, length as u64);
+    cq::SOP_DROP_QPN.set(&mut cqe, u64::from(received.flow_tag));
+    cq::WQE_COUNTER.set(&mut cqe, u64::from(position));
+    cqe[cq::OP_OWN] = cq::OPCODE_RESP_SEND << 4;
+    cqe
+}

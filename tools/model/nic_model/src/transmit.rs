@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Send queues: WQE walk, gather, checksums, segmentation.
+
+use crate::caps;
+use crate::events::Completion;
+use crate::hca::Hca;
+use crate::mkey::KeyError;
+use crate::packet::{Packet, ETH_HLEN, ETH_ZLEN};
+use crate::prm::{cq, wqe, Status};
+use crate::segment::segment;
+use crate::workqueue::{State, WorkQueue};
+
+/// Word of the doorbell record that has a send queue's producer index.
+const RECORD_WORD: u64 = 1;
+/// Most bytes that one WQE may gather: a large send and its header.
+const MAX_GATHER: usize = (1 << caps::LOG_MAX_LSO) + 1024;
+
+/// A send queue.
+pub(crate) struct Sq {
+    pub(crate) queue: WorkQueue,
+    /// In the list of queues with work.
+    pub(crate) scheduled: bool,
+}
+
+/// Why a WQE failed: the syndrome of its error completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WqeError(pub(crate) u8);
+
+impl From<KeyError> for WqeError {
+    fn from(error: KeyError) -> Self {
+        log::debug!("WQE: {error}");
+        Self(wqe::SYNDROME_LOCAL_PROT)
+    }
+}
+
+const BAD_LENGTH: WqeError = WqeError(wqe::SYNDROME_LOCAL_LENGTH);
+
+impl Sq {
+    pub(crate) fn create(input: &[u8]) -> Result<Self, Status> {
+        Ok(Self { queue: WorkQueue::new(input, 6..=6)?, scheduled: false })
+    }
+}
+
+/// A control segment, and what a completion needs of it.
+pub(crate) struct Control {
+    pub(crate) opcode: u8,
+    pub(crate) opmod: u8,
+    pub(crate) index: u16,
+    /// Immediate or object number.
+    pub(crate) general_id: u32,
+    /// Queue and protection domain it was posted to.
+    pub(crate) sqn: u32,
+    pub(crate) pd: u32,
+    update_cq: bool,
+}
+
+impl Hca {
+    /// Executes up to `budget` basic blocks of a queue. True if there may be more.
+    pub(crate) fn run_send_queue(&mut self, sqn: u32, mut budget: u32) -> bool {
+        let mut data = Vec::new();
+        loop {
+            let Ok(sq) = self.objects.sqs.get_mut(sqn) else { return false };
+            let queue = &mut sq.queue;
+            if queue.state != State::Ready {
+                sq.scheduled = false;
+                return false;
+            }
+            if queue.available() == 0 {
+                if !queue.update_producer(&self.bus.memory, RECORD_WORD) {
+                    log::warn!("{}: SQ {sqn}: bad doorbell record", self.name);
+                    queue.state = State::Error;
+                }
+                if queue.available() == 0 || queue.state != State::Ready {
+                    sq.scheduled = false;
+                    return false;
+                }
+            }
+            if budget == 0 {
+                return true;
+            }
+            data.clear();
+            let position = queue.consumer;
+            let mut whole = queue.read(&self.bus.memory, position, &mut data);
+            let ds = wqe::DS.get(&data) as usize;
+            // CAST: at most 16 blocks.
+            let blocks = (ds * wqe::SEGMENT).div_ceil(wqe::BB).max(1) as u16;
+            whole &= blocks <= queue.available();
+            for block in 1..blocks {
+                whole = whole && queue.read(&self.bus.memory, position.wrapping_add(block), &mut data);
+            }
+            queue.consumer = position.wrapping_add(blocks);
+            budget = budget.saturating_sub(u32::from(blocks));
+            let (pd, cqn) = (queue.pd, queue.cqn);
+            let control = Control {
+                // CAST: fields of 8 and 16 bits.
+                opcode: wqe::OPCODE.get(&data) as u8,
+                opmod: wqe::OPMOD.get(&data) as u8,
+                index: wqe::INDEX.get(&data) as u16,
+                general_id: wqe::GENERAL_ID.get32(&data),
+                sqn,
+                pd,
+                update_cq: data.get(wqe::FM_CE_SE).is_some_and(|ce| ce & wqe::CE_MASK == wqe::CE_CQ_UPDATE),
+            };
+            let result = match data.get(wqe::SEGMENT..ds * wqe::SEGMENT) {
+                Some(body) if whole => self.execute(&control, body),
+                _ => Err(BAD_LENGTH),
+            };
+            match result {
+                Ok(()) if control.update_cq => self.send_completion(cqn, &control, None),
+                Ok(()) => (),
+                Err(error) => {
+                    log::warn!(
+                        "{}: SQ {sqn} WQE {} opcode {:#x}: syndrome {:#x}",
+                        self.name,
+                        control.index,
+                        control.opcode,
+                        error.0
+                    );
+                    self.send_completion(cqn, &control, Some(error));
+                    if let Ok(sq) = self.objects.sqs.get_mut(sqn) {
+                        sq.queue.state = State::Error;
+                    }
+                }
+            }
+        }
+    }
+
+    fn send_completion(&mut self, cqn: u32, control: &Control, error: Option<WqeError>) {
+        let mut cqe = [0; 64];
+        cq::SOP_DROP_QPN.set(&mut cqe, u64::from(control.opcode) << 24 | u64::from(control.sqn));
+        cq::WQE_COUNTER.set(&mut cqe, u64::from(control.index));
+        cqe[cq::OP_OWN] = cq::OPCODE_REQ << 4;
+        if let Some(WqeError(syndrome)) = error {
+            cqe[cq::SYNDROME] = syndrome;
+            cqe[cq::OP_OWN] = cq::OPCODE_REQ_ERR << 4;
+        }
+        self.objects.queues.complete(&self.bus, cqn, Completion { cqe, prefix: [0; 64] });
+    }
+
+    /// One WQE. `body` is what follows the control segment.
+    fn execute(&mut self, control: &Control, body: &[u8]) -> Result<(), WqeError> {
+        match control.opcode {
+            wqe::NOP => Ok(()),
+            wqe::SEND | wqe::LSO => self.execute_send(control, body),
+            _ => {
+                log::debug!("WQE opcode {:#x}/{:#x} on {:#x}", control.opcode, control.opmod, control.general_id);
+                Err(WqeError(wqe::SYNDROME_LOCAL_QP_OP))
+            }
+        }
+    }
+
+    fn execute_send(&mut self, control: &Control, body: &[u8]) -> Result<(), WqeError> {
+        let eth = body.get(..wqe::SEGMENT).ok_or(BAD_LENGTH)?;
+        let header_len = wqe::ETH_INLINE_SIZE.get(eth) as usize;
+        let inline_end = (wqe::ETH_INLINE + header_len).max(wqe::SEGMENT).next_multiple_of(wqe::SEGMENT);
+        let header = body.get(wqe::ETH_INLINE..wqe::ETH_INLINE + header_len).ok_or(BAD_LENGTH)?;
+        let mut frame = Vec::with_capacity(2048);
+        frame.extend_from_slice(header);
+        let mut segments = body.get(inline_end..).ok_or(BAD_LENGTH)?;
+        while let Some((data, rest)) = segments.split_at_checked(wqe::SEGMENT) {
+            segments = rest;
+            let count = wqe::DATA_COUNT.get32(data);
+            if count & wqe::DATA_INLINE != 0 {
+                // The data starts right behind the count and goes on for as
+                // many segments as it takes.
+                let len = (count & !wqe::DATA_INLINE & 0x3ff) as usize;
+                let extra = (4 + len).next_multiple_of(wqe::SEGMENT) - wqe::SEGMENT;
+                let mut inline = data.get(4..).unwrap_or_default().to_vec();
+                inline.extend(segments.get(..extra).ok_or(BAD_LENGTH)?);
+                segments = segments.get(extra..).unwrap_or_default();
+                frame.extend(inline.get(..len).ok_or(BAD_LENGTH)?);
+                continue;
+            }
+            let len = count as usize;
+            if frame.len() + len > MAX_GATHER {
+                return Err(BAD_LENGTH);
+            }
+            let key = (wqe::DATA_KEY.get32(data), Some(control.pd));
+            self.objects.mkeys.read_append(&self.bus.memory, key, wqe::DATA_ADDR.get(data), len, &mut frame)?;
+        }
+        let flags = eth.get(wqe::ETH_CS_FLAGS).copied().unwrap_or(0);
+        if control.opcode == wqe::LSO {
+            let mss = wqe::ETH_MSS.get(eth) as usize;
+            let (header, payload) = frame.split_at_checked(header_len).ok_or(BAD_LENGTH)?;
+            match segment(header, payload, mss) {
+                Some(frames) => frames.into_iter().for_each(|frame| self.put_on_wire(frame)),
+                None => {
+                    log::debug!("{}: large send of {} bytes cannot be cut", self.name, frame.len());
+                    self.port.counters.transmit_errors.add(frame.len());
+                }
+            }
+            return Ok(());
+        }
+        if flags & (wqe::CS_L3 | wqe::CS_L4) != 0 {
+            if let Some(packet) = Packet::parse(&frame) {
+                if flags & wqe::CS_L3 != 0 {
+                    packet.fill_l3_checksum(&mut frame);
+                }
+                if flags & wqe::CS_L4 != 0 {
+                    packet.fill_l4_checksum(&mut frame);
+                }
+            }
+        }
+        self.put_on_wire(frame);
+        Ok(())
+    }
+
+    fn put_on_wire(&mut self, mut frame: Vec<u8>) {
+        if frame.len() < ETH_HLEN || !self.port.fits(&frame) {
+            self.port.counters.transmit_errors.add(frame.len());
+            return;
+        }
+        if frame.len() < ETH_ZLEN {
+            frame.resize(ETH_ZLEN, 0);
+        }
+        self.port.counters.transmitted(&frame);
+        // Without link the frame is gone, as on a real port.
+        if self.port.link_up() {
+            self.outgoing.push_back(frame);
+        }
+    }
+
+    /// CREATE_SQ.
+    pub(crate) fn create_sq(&mut self, input: &[u8]) -> Result<u32, Status> {
+        let sq = Sq::create(input)?;
+        self.objects.queues.cq_exists(sq.queue.cqn)?;
+        self.objects.sqs.insert(sq)
+    }
+
+    /// MODIFY_SQ.
+    pub(crate) fn modify_sq(&mut self, sqn: u32, input: &[u8]) -> Result<(), Status> {
+        self.objects.sqs.get_mut(sqn)?.queue.modify(input)
+    }
+}
