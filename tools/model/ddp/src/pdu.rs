@@ -50,8 +50,7 @@ pub struct Format {
 impl Format {
     /// Bytes from the start of a C2HData PDU to its data.
     fn aligned_pdo(self) -> usize {
-        self.head_len()
-            .next_multiple_of((usize::from(self.pda & 0x1f) + 1) * 4)
+        self.head_len().next_multiple_of((usize::from(self.pda & 0x1f) + 1) * 4)
     }
 
     /// Bytes of an understood header with its digest.
@@ -136,18 +135,14 @@ pub(crate) fn plausible(bytes: &[u8], format: Format, scrutiny: Scrutiny) -> boo
     }
     if let Some(&pdo) = bytes.get(3) {
         let pdo = usize::from(pdo);
-        if kind == C2H_DATA
-            && (pdo < head || scrutiny == Scrutiny::Found && pdo != format.aligned_pdo())
-        {
+        if kind == C2H_DATA && (pdo < head || scrutiny == Scrutiny::Found && pdo != format.aligned_pdo()) {
             return false;
         }
     }
     if let (Some(plen), Some(&hlen), Some(&pdo)) = (le32(bytes, 4), bytes.get(2), bytes.get(3)) {
         let fits = match kind {
             CAPSULE_RESP | R2T => plen as usize == head,
-            C2H_DATA => {
-                plen >= u32::from(pdo) && (scrutiny == Scrutiny::Framed || plen <= MAX_SEARCH_PLEN)
-            }
+            C2H_DATA => plen >= u32::from(pdo) && (scrutiny == Scrutiny::Framed || plen <= MAX_SEARCH_PLEN),
             _ => plen >= u32::from(hlen),
         };
         if !fits {
@@ -173,11 +168,7 @@ pub(crate) fn decode(bytes: &[u8], format: Format, scrutiny: Scrutiny) -> Option
     let understood = matches!(bytes.first()?, &(CAPSULE_RESP | C2H_DATA | R2T));
     Some(Pdu {
         plen: le32(bytes, 4)?,
-        data: if understood {
-            data_fields(bytes, format)?
-        } else {
-            None
-        },
+        data: if understood { data_fields(bytes, format)? } else { None },
         unchecked_digest: !understood && *bytes.get(1)? & DDGSTF != 0,
     })
 }
@@ -197,13 +188,7 @@ fn data_fields(bytes: &[u8], format: Format) -> Option<Option<Data>> {
     if end.checked_add(tail)? != le32(bytes, 4)? {
         return None;
     }
-    Some(Some(Data {
-        ccid,
-        datao,
-        start,
-        end,
-        ddgst: format.ddgst,
-    }))
+    Some(Some(Data { ccid, datao, start, end, ddgst: format.ddgst }))
 }
 
 fn le32(bytes: &[u8], at: usize) -> Option<u32> {
@@ -215,16 +200,8 @@ fn le32(bytes: &[u8], at: usize) -> Option<u32> {
 mod tests {
     use super::*;
 
-    const PLAIN: Format = Format {
-        hdgst: false,
-        ddgst: false,
-        pda: 0,
-    };
-    const DIGESTS: Format = Format {
-        hdgst: true,
-        ddgst: true,
-        pda: 0,
-    };
+    const PLAIN: Format = Format { hdgst: false, ddgst: false, pda: 0 };
+    const DIGESTS: Format = Format { hdgst: true, ddgst: true, pda: 0 };
 
     fn c2h(format: Format, pdo: u8, datal: u32, plen: u32) -> Vec<u8> {
         let mut flags = DATA_LAST;
@@ -279,10 +256,7 @@ mod tests {
     fn flags_must_be_what_was_negotiated() {
         let bytes = c2h(DIGESTS, 28, 8, 40);
         assert!(decode(&bytes, PLAIN, Scrutiny::Framed).is_none());
-        let only_header = Format {
-            ddgst: false,
-            ..DIGESTS
-        };
+        let only_header = Format { ddgst: false, ..DIGESTS };
         assert!(decode(&bytes, only_header, Scrutiny::Framed).is_none());
         assert!(decode(&bytes, DIGESTS, Scrutiny::Framed).is_some());
     }
@@ -312,12 +286,7 @@ mod tests {
     #[test]
     fn searching_wants_exact_alignment_and_bounded_length() {
         let aligned = Format { pda: 7, ..PLAIN };
-        for (format, pdo, good) in [
-            (PLAIN, 24, true),
-            (PLAIN, 28, false),
-            (aligned, 32, true),
-            (aligned, 64, false),
-        ] {
+        for (format, pdo, good) in [(PLAIN, 24, true), (PLAIN, 28, false), (aligned, 32, true), (aligned, 64, false)] {
             let bytes = c2h(format, pdo, 4, u32::from(pdo) + 4);
             assert_eq!(decode(&bytes, format, Scrutiny::Found).is_some(), good);
             assert!(decode(&bytes, format, Scrutiny::Framed).is_some());

@@ -253,9 +253,7 @@ impl Tracker {
     /// the question; an answer to a question no longer asked is ignored.
     pub fn confirm(&mut self, seq: u32) -> bool {
         match self.framing {
-            Framing::Candidate(candidate)
-                if candidate.seq == seq || candidate.earlier == Some(seq) =>
-            {
+            Framing::Candidate(candidate) if candidate.seq == seq || candidate.earlier == Some(seq) => {
                 self.framing = Framing::Known;
                 self.counters.resync_confirmed += 1;
                 true
@@ -343,11 +341,7 @@ impl Tracker {
             self.counters.placed_packets += 1;
             self.counters.placed_bytes += placement.range.len() as u64;
         }
-        Verdict {
-            placement,
-            ddgst_ok: run.ddgst_ok && known,
-            resync: run.resync,
-        }
+        Verdict { placement, ddgst_ok: run.ddgst_ok && known, resync: run.resync }
     }
 
     /// Steps over `missing` bytes that did not arrive.
@@ -469,11 +463,7 @@ impl Tracker {
     /// Drops bytes from the front of the head buffer until the rest can be the
     /// start of a header.
     fn realign(&mut self) {
-        while !pdu::plausible(
-            self.head.get(..self.head_len).unwrap_or_default(),
-            self.config.format,
-            Scrutiny::Found,
-        ) {
+        while !pdu::plausible(self.head.get(..self.head_len).unwrap_or_default(), self.config.format, Scrutiny::Found) {
             self.head.copy_within(1.., 0);
             self.head_len -= 1;
         }
@@ -562,13 +552,7 @@ impl Tracker {
     }
 
     /// Takes bytes of a PDU behind its header. Returns how many, at least one.
-    fn body(
-        &mut self,
-        mut current: Current,
-        bytes: &[u8],
-        at: usize,
-        run: &mut Run<'_, impl TagTable>,
-    ) -> usize {
+    fn body(&mut self, mut current: Current, bytes: &[u8], at: usize, run: &mut Run<'_, impl TagTable>) -> usize {
         let from = current.consumed;
         let left = current.pdu.plen - from;
         let taken = u32::try_from(bytes.len()).unwrap_or(u32::MAX).min(left);
@@ -612,17 +596,9 @@ impl Tracker {
     }
 
     /// Takes data digest bytes, and judges the digest when it is complete.
-    fn digest(
-        &mut self,
-        current: &mut Current,
-        data: Data,
-        bytes: &[u8],
-        run: &mut Run<'_, impl TagTable>,
-    ) {
+    fn digest(&mut self, current: &mut Current, data: Data, bytes: &[u8], run: &mut Run<'_, impl TagTable>) {
         for (index, slot) in (data.end..).zip(current.digest.iter_mut()) {
-            let byte = index
-                .checked_sub(current.consumed)
-                .and_then(|at| bytes.get(at as usize));
+            let byte = index.checked_sub(current.consumed).and_then(|at| bytes.get(at as usize));
             if let Some(&byte) = byte {
                 *slot = byte;
             }
@@ -657,21 +633,14 @@ mod tests {
     use super::*;
     use crate::pdu::{C2H_DATA, CAPSULE_RESP, DATA_LAST, DDGSTF, HEADER_LEN};
 
-    const FORMAT: Format = Format {
-        hdgst: false,
-        ddgst: true,
-        pda: 0,
-    };
+    const FORMAT: Format = Format { hdgst: false, ddgst: true, pda: 0 };
 
     /// One buffer of 4096 bytes, for command 6.
     struct Tags(Cell<u64>);
 
     impl TagTable for Tags {
         fn buffer(&self, ccid: u16) -> Option<Buffer> {
-            (ccid == 6).then(|| Buffer {
-                len: 4096,
-                generation: self.0.get(),
-            })
+            (ccid == 6).then(|| Buffer { len: 4096, generation: self.0.get() })
         }
     }
 
@@ -700,30 +669,19 @@ mod tests {
     }
 
     fn tracking(seq: u32) -> Tracker {
-        let mut tracker = Tracker::new(Config {
-            format: FORMAT,
-            check_ddgst: true,
-            zero_copy: true,
-        });
+        let mut tracker = Tracker::new(Config { format: FORMAT, check_ddgst: true, zero_copy: true });
         tracker.start(seq);
         tracker
     }
 
     fn placed(range: Range<usize>, offset: u32) -> Option<Placement> {
-        Some(Placement {
-            range,
-            ccid: 6,
-            offset,
-        })
+        Some(Placement { range, ccid: 6, offset })
     }
 
     #[test]
     fn passes_everything_before_the_start() {
         let mut tracker = Tracker::new(Config::default());
-        assert_eq!(
-            tracker.packet(5, &data(6, 0, 100), &tags()),
-            Verdict::default()
-        );
+        assert_eq!(tracker.packet(5, &data(6, 0, 100), &tags()), Verdict::default());
         assert_eq!(tracker.state(), State::Start);
     }
 
@@ -770,17 +728,9 @@ mod tests {
             let one = tracker.packet(100, first, &tags());
             let two = tracker.packet(100 + split as u32, second, &tags());
             let part = split.clamp(24, 74) - 24;
-            assert_eq!(
-                one.placement,
-                (part > 0).then(|| placed(24..24 + part, 0)).flatten()
-            );
+            assert_eq!(one.placement, (part > 0).then(|| placed(24..24 + part, 0)).flatten());
             let at = 24usize.saturating_sub(split);
-            assert_eq!(
-                two.placement,
-                (part < 50)
-                    .then(|| placed(at..at + 50 - part, part as u32))
-                    .flatten()
-            );
+            assert_eq!(two.placement, (part < 50).then(|| placed(at..at + 50 - part, part as u32)).flatten());
             assert!(one.ddgst_ok && two.ddgst_ok, "{split}");
         }
     }
@@ -819,11 +769,7 @@ mod tests {
     #[test]
     fn no_verdict_when_digests_are_not_offloaded() {
         let mut tracker = tracking(0);
-        tracker.configure(Config {
-            format: FORMAT,
-            check_ddgst: false,
-            zero_copy: true,
-        });
+        tracker.configure(Config { format: FORMAT, check_ddgst: false, zero_copy: true });
         // The packet starts a new PDU, so only the setting can matter.
         tracker.start(0);
         let verdict = tracker.packet(0, &data(6, 0, 100), &tags());
@@ -854,6 +800,8 @@ mod tests {
                 let later = tracker.packet(61, &bytes[61..], &tags());
                 assert_eq!(later.placement, placed(0..263, 37));
                 assert!(!later.ddgst_ok);
+                // Unknown is not wrong.
+                assert_eq!(tracker.counters().ddgst_bad, 0);
                 // The hole is filled: too late for the NIC.
                 let late = tracker.packet(50, &bytes[50..51], &tags());
                 assert_eq!(late, Verdict::default());
@@ -957,13 +905,12 @@ mod tests {
         let mut seq = 1;
         let mut asked = Vec::new();
         for _ in 0..FIRST_PATIENCE * 4 {
-            asked.extend(tracker.packet(seq, &response(), &tags()).resync);
+            let verdict = tracker.packet(seq, &response(), &tags());
+            assert!(!verdict.ddgst_ok);
+            asked.extend(verdict.resync);
             seq = seq.wrapping_add(24);
         }
-        assert_eq!(
-            asked,
-            [1, 1 + FIRST_PATIENCE * 24, 1 + FIRST_PATIENCE * 3 * 24]
-        );
+        assert_eq!(asked, [1, 1 + FIRST_PATIENCE * 24, 1 + FIRST_PATIENCE * 3 * 24]);
         // The request before the latest is on the same chain.
         assert!(tracker.confirm(asked[1]));
     }

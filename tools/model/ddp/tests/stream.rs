@@ -5,8 +5,7 @@
 use std::collections::BTreeMap;
 
 use ddp::{
-    Buffer, Config, Format, State, TagTable, Tracker, Verdict, C2H_DATA, CAPSULE_RESP, DATA_LAST,
-    DDGSTF, HDGSTF, R2T,
+    Buffer, Config, Format, State, TagTable, Tracker, Verdict, C2H_DATA, CAPSULE_RESP, DATA_LAST, DDGSTF, HDGSTF, R2T,
 };
 use proptest::prelude::*;
 
@@ -29,17 +28,10 @@ struct Stream {
 /// Recipe of one PDU.
 #[derive(Clone, Debug)]
 enum Recipe {
-    Data {
-        ccid: u16,
-        datao: u32,
-        datal: usize,
-        fill: u8,
-    },
+    Data { ccid: u16, datao: u32, datal: usize, fill: u8 },
     Response,
     ReadyToTransfer,
-    Other {
-        len: usize,
-    },
+    Other { len: usize },
 }
 
 impl Stream {
@@ -48,15 +40,7 @@ impl Stream {
         self.home.resize(self.bytes.len(), None);
     }
 
-    fn header(
-        &mut self,
-        format: Format,
-        kind: u8,
-        flags: u8,
-        pdo: usize,
-        plen: usize,
-        rest: [u8; 16],
-    ) {
+    fn header(&mut self, format: Format, kind: u8, flags: u8, pdo: usize, plen: usize, rest: [u8; 16]) {
         let flags = flags | if format.hdgst { HDGSTF } else { 0 };
         let mut header = vec![kind, flags, 24, pdo as u8];
         header.extend((plen as u32).to_le_bytes());
@@ -72,12 +56,7 @@ impl Stream {
     fn pdu(&mut self, format: Format, recipe: &Recipe) {
         let head = 24 + if format.hdgst { 4 } else { 0 };
         match *recipe {
-            Recipe::Data {
-                ccid,
-                datao,
-                datal,
-                fill,
-            } => {
+            Recipe::Data { ccid, datao, datal, fill } => {
                 let pdo = usize::next_multiple_of(head, (usize::from(format.pda) + 1) * 4);
                 let tail = if format.ddgst { 4 } else { 0 };
                 let flags = DATA_LAST | if format.ddgst { DDGSTF } else { 0 };
@@ -88,12 +67,9 @@ impl Stream {
                 self.header(format, C2H_DATA, flags, pdo, pdo + datal + tail, rest);
                 self.push(&vec![0xee; pdo - head]);
                 let from = self.bytes.len();
-                let data: Vec<u8> = (0..datal)
-                    .map(|i| (i as u8).wrapping_mul(fill | 1).wrapping_add(fill))
-                    .collect();
+                let data: Vec<u8> = (0..datal).map(|i| (i as u8).wrapping_mul(fill | 1).wrapping_add(fill)).collect();
                 self.bytes.extend(&data);
-                self.home
-                    .extend((0..datal as u32).map(|i| Some((ccid, datao + i))));
+                self.home.extend((0..datal as u32).map(|i| Some((ccid, datao + i))));
                 if format.ddgst {
                     self.push(&crc32c::crc32c(&data).to_le_bytes());
                     self.data.push(from..self.bytes.len());
@@ -117,10 +93,7 @@ struct Tags;
 
 impl TagTable for Tags {
     fn buffer(&self, ccid: u16) -> Option<Buffer> {
-        (ccid % 2 == 0).then_some(Buffer {
-            len: BUFFER_LEN as u64,
-            generation: 1,
-        })
+        (ccid % 2 == 0).then_some(Buffer { len: BUFFER_LEN as u64, generation: 1 })
     }
 }
 
@@ -138,21 +111,13 @@ struct Host {
 
 impl Host {
     fn new(len: usize) -> Self {
-        Self {
-            buffers: BTreeMap::new(),
-            received: vec![None; len],
-            next: 0,
-            pending: None,
-            placed: 0,
-        }
+        Self { buffers: BTreeMap::new(), received: vec![None; len], next: 0, pending: None, placed: 0 }
     }
 
     fn place(&mut self, payload: &[u8], verdict: &Verdict) {
         if let Some(placement) = &verdict.placement {
             let at = placement.offset as usize;
-            self.buffers
-                .entry(placement.ccid)
-                .or_insert_with(|| vec![0; BUFFER_LEN])[at..at + placement.range.len()]
+            self.buffers.entry(placement.ccid).or_insert_with(|| vec![0; BUFFER_LEN])[at..at + placement.range.len()]
                 .copy_from_slice(&payload[placement.range.clone()]);
             self.placed += placement.range.len();
         }
@@ -180,9 +145,7 @@ impl Host {
         let mut answers = Vec::new();
         while self.received.get(self.next).is_some_and(Option::is_some) {
             self.next += 1;
-            let header = stream
-                .headers
-                .binary_search_by_key(&self.next, |&(_, end)| end);
+            let header = stream.headers.binary_search_by_key(&self.next, |&(_, end)| end);
             if let Ok(which) = header {
                 let seq = base.wrapping_add(stream.headers[which].0 as u32);
                 if self.pending == Some(seq) {
@@ -212,11 +175,7 @@ fn cut(stream: &Stream, sizes: &[usize]) -> Vec<Packet> {
         if len == 0 {
             break;
         }
-        packets.push(Packet {
-            at,
-            bytes: stream.bytes[at..at + len].to_vec(),
-            host_drops: false,
-        });
+        packets.push(Packet { at, bytes: stream.bytes[at..at + len].to_vec(), host_drops: false });
         at += len;
     }
     packets
@@ -246,11 +205,7 @@ fn run(stream: &Stream, tracker: &mut Tracker, base: u32, packets: &[Packet]) ->
 }
 
 fn tracker(format: Format, base: u32) -> Tracker {
-    let mut tracker = Tracker::new(Config {
-        format,
-        check_ddgst: format.ddgst,
-        zero_copy: true,
-    });
+    let mut tracker = Tracker::new(Config { format, check_ddgst: format.ddgst, zero_copy: true });
     tracker.start(base);
     tracker
 }
@@ -352,11 +307,7 @@ fn suffer(stream: &Stream, mut packets: Vec<Packet>, faults: &[Fault]) -> Vec<Pa
                 // The place of a stray packet is not in the stream.
                 let at = packets[end].at % stream.bytes.len();
                 let until = (at + 5000).min(stream.bytes.len());
-                let copy = Packet {
-                    at,
-                    bytes: stream.bytes[at..until].to_vec(),
-                    host_drops: false,
-                };
+                let copy = Packet { at, bytes: stream.bytes[at..until].to_vec(), host_drops: false };
                 packets.insert(end + 1, copy);
             }
             Fault::HostDrops(which) => {

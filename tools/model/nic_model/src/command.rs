@@ -4,6 +4,7 @@
 
 use crate::caps;
 use crate::hca::{Hca, Plain};
+use crate::nvmeotcp::general_object;
 use crate::prm::{cmd, delivery, entry, eq, op, vport, Status};
 use crate::receive::Rqt;
 
@@ -190,6 +191,7 @@ impl Hca {
                 if objects.steering.uses_tir(number) {
                     return Err(Status::ResourceBusy);
                 }
+                objects.offload.destroy_tir(number);
                 removed(objects.tirs.remove(number))
             }
             op::ALLOC_Q_COUNTER => created(objects.counters.insert(0)?),
@@ -214,6 +216,12 @@ impl Hca {
                 removed(objects.steering.set_entry(input, |tirn| tirs.get(tirn).is_ok()))
             }
             op::DELETE_FLOW_TABLE_ENTRY => removed(objects.steering.delete_entry(input)),
+            op::CREATE_GENERAL_OBJECT => {
+                let mut output = vec![0; 16];
+                general_object::ID.set(&mut output, u64::from(objects.offload.create_object(input)?));
+                Ok(output)
+            }
+            op::DESTROY_GENERAL_OBJECT => removed(objects.offload.destroy_object(input)),
             op::QUERY_VPORT_STATE => Ok(self.port.query_state()),
             op::QUERY_NIC_VPORT_CONTEXT => Ok(self.port.query_vport()),
             op::MODIFY_NIC_VPORT_CONTEXT => {

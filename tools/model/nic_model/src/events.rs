@@ -177,6 +177,12 @@ impl Queues {
         self.cqs.get(cqn).map(|_| ())
     }
 
+    /// Whether the CQ has entries of 128 bytes, with room for what the offload
+    /// has to say.
+    pub(crate) fn has_prefix(&self, cqn: u32) -> bool {
+        self.cqs.get(cqn).is_ok_and(|cq| cq.entry == 128)
+    }
+
     /// Adds a completion. The event for it follows with [`Queues::flush`].
     pub(crate) fn complete(&mut self, bus: &Bus, cqn: u32, completion: Completion) {
         let Ok(cq) = self.cqs.get_mut(cqn) else { return };

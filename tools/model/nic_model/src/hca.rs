@@ -11,6 +11,7 @@ use vfio_user_server::Bus;
 use crate::events::Queues;
 use crate::inbox::{Event, Frame, Inbox};
 use crate::mkey::Mkeys;
+use crate::nvmeotcp::Offload;
 use crate::port::Port;
 use crate::prm::eq;
 use crate::receive::{Rq, Rqt, Tir};
@@ -53,6 +54,7 @@ pub(crate) struct Objects {
     pub(crate) rqts: Table<Rqt>,
     pub(crate) tirs: Table<Tir>,
     pub(crate) steering: Steering,
+    pub(crate) offload: Offload,
 }
 
 impl Objects {
@@ -70,6 +72,7 @@ impl Objects {
             rqts: Table::new(1, 4096),
             tirs: Table::new(1, 8192),
             steering: Steering::new(),
+            offload: Offload::new(),
         }
     }
 }
@@ -110,6 +113,7 @@ impl Hca {
             // Frames that the wire did not take mean waiting for its kick.
             let work = inbox.take(self.ready.is_empty() || !self.outgoing.is_empty());
             if work.closed {
+                self.log_statistics();
                 return;
             }
             for event in work.events {
@@ -149,9 +153,17 @@ impl Hca {
         }
     }
 
+    /// What the offload did since the last reset.
+    fn log_statistics(&self) {
+        if let Some(statistics) = self.objects.offload.statistics() {
+            log::info!("{}: nvmeotcp: {statistics}", self.name);
+        }
+    }
+
     /// Everything that a driver set up is gone.
     fn reset(&mut self) {
         log::debug!("{}: reset", self.name);
+        self.log_statistics();
         self.objects = Objects::new();
         self.ready.clear();
         self.outgoing.clear();

@@ -19,6 +19,7 @@ mod frontend;
 mod hca;
 mod inbox;
 mod mkey;
+mod nvmeotcp;
 pub mod packet;
 pub mod pci;
 mod port;

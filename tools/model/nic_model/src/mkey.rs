@@ -69,6 +69,8 @@ pub(crate) struct Mkey {
     pub(crate) start: u64,
     /// Length in bytes from `start`; `None` is all of the address space.
     pub(crate) len: Option<u64>,
+    /// Changes with every UMR that makes the key usable.
+    pub(crate) generation: u64,
     /// Translation.
     pub(crate) access: Access,
 }
@@ -131,6 +133,7 @@ impl Mkeys {
             writable: mkey::LW.is_set(context),
             start: mkey::START_ADDR.get(context),
             len: (!mkey::LENGTH64.is_set(context)).then(|| mkey::LEN.get(context)),
+            generation: 0,
             access,
         };
         self.table.insert(key)
@@ -146,7 +149,6 @@ impl Mkeys {
     }
 
     /// The key object for a UMR, whatever its state.
-    #[allow(dead_code)]
     pub(crate) fn find_mut(&mut self, key: u32) -> Result<&mut Mkey, KeyError> {
         let error = KeyError::Key(key);
         self.table.get_mut(key >> 8).ok().filter(|mkey| u32::from(mkey.low) == key & 0xff).ok_or(error)

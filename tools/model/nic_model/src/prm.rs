@@ -124,6 +124,8 @@ pub mod op {
     pub const SET_FLOW_TABLE_ENTRY: u16 = 0x936;
     pub const DELETE_FLOW_TABLE_ENTRY: u16 = 0x938;
     pub const MODIFY_FLOW_TABLE: u16 = 0x93c;
+    pub const CREATE_GENERAL_OBJECT: u16 = 0xa00;
+    pub const DESTROY_GENERAL_OBJECT: u16 = 0xa03;
 }
 
 /// Why a command failed: the status byte of its output.

@@ -4,8 +4,9 @@
 use crate::caps;
 use crate::events::Completion;
 use crate::hca::Hca;
+use crate::nvmeotcp::Outcome;
 use crate::packet::{Checksums, Packet, ETH_HLEN, L3, L4};
-use crate::prm::{cmd, cq, queue, tir, wqe, Status};
+use crate::prm::{cmd, cq, queue, tir, wqe, Field, Status};
 use crate::rss::Hash;
 use crate::steering::{Headers, Verdict};
 use crate::workqueue::{State, WorkQueue};
@@ -124,11 +125,8 @@ pub(crate) struct Received<'a> {
     /// Hash and its type.
     pub(crate) hash: (u32, u8),
     pub(crate) flow_tag: u32,
-    /// What goes into the receive buffer, in order. Usually the frame.
-    pub(crate) pieces: &'a [&'a [u8]],
-    /// First half of a 128-byte completion, and the flags in the second.
-    pub(crate) prefix: [u8; 64],
-    pub(crate) ddp_flags: u8,
+    /// What the NVMe/TCP offload did with it; nothing for other packets.
+    pub(crate) outcome: Outcome,
 }
 
 impl Hca {
@@ -156,17 +154,32 @@ impl Hca {
             self.port.counters.steering_drops += 1;
             return;
         };
-        let received = Received {
-            frame,
-            packet: &packet,
-            checksums: packet.verify(frame),
-            hash,
-            flow_tag,
-            pieces: &[frame],
-            prefix: [0; 64],
-            ddp_flags: 0,
+        let checksums = packet.verify(frame);
+        let outcome = self.offload(tirn, rqn, frame, &packet, checksums);
+        self.deliver(rqn, &Received { frame, packet: &packet, checksums, hash, flow_tag, outcome });
+    }
+
+    /// Places what can be placed of a packet for an offloaded flow. Packets
+    /// that the host may not see, or will not take, do not count for a flow.
+    fn offload(&mut self, tirn: u32, rqn: u32, frame: &[u8], packet: &Packet, checksums: Checksums) -> Outcome {
+        let (true, Some((L4::Tcp, header))) = (checksums.l3_ok && checksums.l4_ok, packet.l4) else {
+            return Outcome::default();
         };
-        self.deliver(rqn, &received);
+        if !self.objects.offload.is_flow(tirn) || !self.has_buffer(rqn) {
+            return Outcome::default();
+        }
+        let seq = Field::bytes(4, 4).get32(frame.get(header..).unwrap_or_default());
+        let objects = &mut self.objects;
+        objects.offload.receive(tirn, frame, packet.payload..packet.end, seq, &objects.mkeys, &self.bus.memory)
+    }
+
+    /// Whether a receive queue can take a packet of an offloaded flow.
+    fn has_buffer(&mut self, rqn: u32) -> bool {
+        let Ok(rq) = self.objects.rqs.get_mut(rqn) else { return false };
+        let queue = &mut rq.queue;
+        queue.state == State::Ready
+            && (queue.available() > 0 || queue.update_producer(&self.bus.memory, RECORD_WORD) && queue.available() > 0)
+            && self.objects.queues.has_prefix(queue.cqn)
     }
 
     /// Scatters a packet into the next receive WQE and completes it. Without
@@ -192,20 +205,19 @@ impl Hca {
         }
         // The tag is stripped from the front piece, which holds all headers.
         let strip = received.packet.vlan.filter(|(_, customer)| *customer && !rq.keep_vlan);
-        let mut head = [&[][..]; 2];
-        let mut pieces = received.pieces;
-        if let (Some(_), Some((first, rest))) = (strip, received.pieces.split_first()) {
-            if let Some((front, back)) = first.split_at_checked(ETH_HLEN - 2).zip(first.get(ETH_HLEN + 2..)) {
-                head = [front.0, back];
-                pieces = rest;
-            }
+        // What was placed goes elsewhere.
+        let [mut front, tail] = received.outcome.remainder(received.frame);
+        let mut addresses = &[][..];
+        if strip.is_some() {
+            addresses = front.get(..ETH_HLEN - 2).unwrap_or_default();
+            front = front.get(ETH_HLEN + 2..).unwrap_or_default();
         }
-        let mut all = head.iter().chain(pieces).copied();
+        let mut pieces = [addresses, front, tail].into_iter();
         let mut descriptor = Vec::with_capacity(64);
         let position = queue.consumer;
         let (pd, cqn) = (queue.pd, queue.cqn);
         let readable = queue.read(&self.bus.memory, position, &mut descriptor);
-        if !readable || !self.scatter(pd, &descriptor, &mut all) {
+        if !readable || !self.scatter(pd, &descriptor, &mut pieces) {
             // A buffer that is too short or not there costs its packet.
             log::debug!("{}: RQ {rqn} WQE {position}: packet of {} bytes dropped", self.name, received.frame.len());
             self.port.counters.receive_errors.add(received.frame.len());
@@ -214,8 +226,11 @@ impl Hca {
         if let Ok(rq) = self.objects.rqs.get_mut(rqn) {
             rq.queue.consumer = position.wrapping_add(1);
         }
-        let cqe = receive_completion(received, strip.map(|(tci, _)| tci), position);
-        self.objects.queues.complete(&self.bus, cqn, Completion { cqe, prefix: received.prefix });
+        let mut cqe = receive_completion(received, strip.map(|(tci, _)| tci), position);
+        let mut prefix = [0; 64];
+        let in_queue = addresses.len() + front.len();
+        cqe[cq::DDP_FLAGS] = received.outcome.describe(in_queue, &mut prefix);
+        self.objects.queues.complete(&self.bus, cqn, Completion { cqe, prefix });
     }
 
     /// Writes pieces to the buffers of a receive WQE; false if they do not fit.
@@ -262,14 +277,18 @@ impl Hca {
             Dispatch::Direct(rqn) => self.objects.rqs.get(rqn).map(|_| ())?,
             Dispatch::Indirect(rqtn) => self.objects.rqts.get(rqtn).map(|_| ())?,
         }
-        self.objects.tirs.insert(object)
+        let tirn = self.objects.tirs.insert(object)?;
+        self.objects.offload.create_tir(tirn, context).inspect_err(|_| {
+            // It was there a moment ago.
+            let _ = self.objects.tirs.remove(tirn);
+        })?;
+        Ok(tirn)
     }
 }
 
 fn receive_completion(received: &Received<'_>, stripped: Option<u16>, position: u16) -> [u8; 64] {
     let packet = received.packet;
     let mut cqe = [0; 64];
-    cqe[cq::DDP_FLAGS] = received.ddp_flags;
     cq::RSS_HASH.set(&mut cqe, u64::from(received.hash.0));
     cqe[cq::RSS_TYPE] = received.hash.1;
     // The sum covers what follows the Ethernet header in the delivered frame;

@@ -33,7 +33,7 @@ impl From<KeyError> for WqeError {
     }
 }
 
-const BAD_LENGTH: WqeError = WqeError(wqe::SYNDROME_LOCAL_LENGTH);
+pub(crate) const BAD_LENGTH: WqeError = WqeError(wqe::SYNDROME_LOCAL_LENGTH);
 
 impl Sq {
     pub(crate) fn create(input: &[u8]) -> Result<Self, Status> {
@@ -42,6 +42,7 @@ impl Sq {
 }
 
 /// A control segment, and what a completion needs of it.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Control {
     pub(crate) opcode: u8,
     pub(crate) opmod: u8,
@@ -51,7 +52,7 @@ pub(crate) struct Control {
     /// Queue and protection domain it was posted to.
     pub(crate) sqn: u32,
     pub(crate) pd: u32,
-    update_cq: bool,
+    pub(crate) update_cq: bool,
 }
 
 impl Hca {
@@ -142,10 +143,8 @@ impl Hca {
         match control.opcode {
             wqe::NOP => Ok(()),
             wqe::SEND | wqe::LSO => self.execute_send(control, body),
-            _ => {
-                log::debug!("WQE opcode {:#x}/{:#x} on {:#x}", control.opcode, control.opmod, control.general_id);
-                Err(WqeError(wqe::SYNDROME_LOCAL_QP_OP))
-            }
+            wqe::UMR | wqe::SET_PSV => self.objects.offload.execute(control, body, &mut self.objects.mkeys),
+            _ => Err(WqeError(wqe::SYNDROME_LOCAL_QP_OP)),
         }
     }
 
