@@ -233,6 +233,19 @@ void ulp_ddp_resync_request(struct sock *sk, u32 seq);
 void ulp_ddp_teardown_done(struct sock *sk, struct ulp_ddp_io *io);
 void ulp_ddp_quiesce(struct net_device *netdev);
 
+/* For the networking core */
+
+int ulp_ddp_set_features(struct net_device *netdev,
+			 netdev_features_t features);
+
+#else
+
+static inline int ulp_ddp_set_features(struct net_device *netdev,
+				       netdev_features_t features)
+{
+	return 0;
+}
+
 #endif /* CONFIG_ULP_DDP */
 
 #endif /* _NET_ULP_DDP_H */

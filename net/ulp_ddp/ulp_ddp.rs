@@ -22,7 +22,7 @@ struct UlpDdp;
 
 impl kernel::Module for UlpDdp {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        ulp_ddp::init();
+        ulp_ddp::init()?;
         Ok(UlpDdp)
     }
 }

@@ -5,7 +5,10 @@
 #include <linux/if_vlan.h>
 #include <linux/netdevice.h>
 #include <linux/skbuff.h>
+#include <net/genetlink.h>
 #include <net/inet_connection_sock.h>
+#include <net/netdev_lock.h>
+#include <net/netlink.h>
 #include <net/sock.h>
 #include <net/ulp_ddp.h>
 
@@ -68,6 +71,69 @@ __rust_helper void rust_helper_netdev_put(struct net_device *dev,
 					  netdevice_tracker *tracker)
 {
 	netdev_put(dev, tracker);
+}
+
+__rust_helper struct net *rust_helper_dev_net(const struct net_device *dev)
+{
+	return dev_net(dev);
+}
+
+__rust_helper void rust_helper_netdev_lock_ops(struct net_device *dev)
+{
+	netdev_lock_ops(dev);
+}
+
+__rust_helper void rust_helper_netdev_unlock_ops(struct net_device *dev)
+{
+	netdev_unlock_ops(dev);
+}
+
+__rust_helper u32 rust_helper_nla_get_u32(const struct nlattr *nla)
+{
+	return nla_get_u32(nla);
+}
+
+__rust_helper u64 rust_helper_nla_get_uint(const struct nlattr *nla)
+{
+	return nla_get_uint(nla);
+}
+
+__rust_helper int rust_helper_nla_put_u32(struct sk_buff *skb, int attrtype,
+					  u32 value)
+{
+	return nla_put_u32(skb, attrtype, value);
+}
+
+__rust_helper int rust_helper_nla_put_uint(struct sk_buff *skb, int attrtype,
+					   u64 value)
+{
+	return nla_put_uint(skb, attrtype, value);
+}
+
+__rust_helper struct net *rust_helper_genl_info_net(const struct genl_info *info)
+{
+	return genl_info_net(info);
+}
+
+__rust_helper void *rust_helper_genlmsg_iput(struct sk_buff *skb,
+					     const struct genl_info *info)
+{
+	return genlmsg_iput(skb, info);
+}
+
+__rust_helper int rust_helper_genlmsg_reply(struct sk_buff *skb,
+					    struct genl_info *info)
+{
+	return genlmsg_reply(skb, info);
+}
+
+__rust_helper
+int rust_helper_genlmsg_multicast_netns(const struct genl_family *family,
+					struct net *net, struct sk_buff *skb,
+					u32 portid, unsigned int group,
+					gfp_t flags)
+{
+	return genlmsg_multicast_netns(family, net, skb, portid, group, flags);
 }
 
 #endif /* CONFIG_ULP_DDP */

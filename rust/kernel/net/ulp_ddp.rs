@@ -28,8 +28,10 @@
 //! A TCP sequence number, wherever it names a PDU, is the one of the first byte of the PDU's header.
 
 mod caps;
+mod driver;
 mod export;
 mod flow;
+mod netlink;
 mod resync;
 mod ulp;
 
@@ -38,13 +40,24 @@ pub use self::{
         Caps,
         DevCaps, //
     },
+    driver::{
+        ops,
+        Counters,
+        DeviceOps,
+        Socket,
+        Upcalls, //
+    },
     ulp::{
         Offload,
         Ulp, //
     },
 };
 
-use crate::bindings;
+use crate::{
+    bindings,
+    net::netdev,
+    prelude::*, //
+};
 use core::{
     ptr::NonNull,
     slice, //
@@ -207,8 +220,22 @@ impl Io {
     }
 }
 
-/// Makes the layer ready for use. For its own module; further calls do nothing.
+/// Ends the offload of all sockets of `dev`, for a device that stops. May sleep.
+///
+/// On return the driver's [`DeviceOps::sk_del`] was called for each of them, and none is added until
+/// the device is up again. The connections go on without the offload.
+///
+/// To be called first thing in `netdev::Driver::stop`, with no lock held under which the driver's
+/// [`DeviceOps::sk_add`] or [`DeviceOps::sk_del`] may run. RTNL and the lock of the device are fine,
+/// those two never take them.
+pub fn quiesce(dev: &netdev::NetDevice) {
+    // SAFETY: The reference is valid.
+    unsafe { flow::quiesce(dev.as_raw()) };
+}
+
+/// Makes the layer ready for use. For its own module, once.
 #[doc(hidden)]
-pub fn init() {
+pub fn init() -> Result {
     flow::init();
+    netlink::register()
 }
