@@ -551,4 +551,6 @@ impl std::fmt::Display for Statistics {
 }
 
 #[cfg(test)]
+mod path_tests;
+#[cfg(test)]
 mod tests;
