@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Entry point: python3 tools/lab COMMAND."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -25,9 +26,9 @@ STEPS = {
 }
 
 
-def prepare(*names, more=0):
+def prepare(*names, more=0, quiet=False):
     """Run the named steps of the set-up; returns the runner for further ones."""
-    runner = Runner(len(names) + more)
+    runner = Runner(len(names) + more, quiet)
     for name in names:
         with runner.step(name) as step:
             STEPS[name](step)
@@ -59,6 +60,11 @@ def dispatch(command, args):
         return kernel.make(" ".join(args))
     elif command == "root":
         return toolroot.run(" ".join(args) or "bash", check=False).returncode
+    elif command == "make-vm":
+        settings = vm.topology()
+        quiet = bool(os.environ.get("RUN"))
+        prepare(*base, "kernel tree", "kernel", *(["device model"] if vm.ports(settings) else []), quiet=quiet)
+        return vm.interactive()
     elif command == "vm":
         return vm.main(args)
     elif command == "clean":
@@ -66,7 +72,7 @@ def dispatch(command, args):
     elif command == "distclean":
         distclean()
     else:
-        raise Failure("Commands: overlay kernel model make root vm clean distclean.")
+        raise Failure("Commands: overlay kernel model make root vm make-vm clean distclean.")
     return 0
 
 

@@ -66,8 +66,11 @@ class Step:
 class Runner:
     """Numbers the steps and reports each on one line."""
 
-    def __init__(self, total=0):
+    def __init__(self, total=0, quiet=False):
         self.total = total
+        # Quiet: the standard output belongs to something else.
+        self.out = sys.stderr if quiet else sys.stdout
+        self.quiet = quiet
         self.number = 0
         self.started = time.monotonic()
 
@@ -83,11 +86,11 @@ class Runner:
             seconds = time.monotonic() - step.started
             if step.done or seconds < 2:
                 continue
-            if sys.stdout.isatty():
-                print(f"\r\033[K{self._head(step)}... {step.progress} {duration(seconds)}", end="", flush=True)
+            if self.out.isatty():
+                print(f"\r\033[K{self._head(step)}... {step.progress} {duration(seconds)}", end="", flush=True, file=self.out)
             elif seconds - last >= 30:
                 last = seconds
-                print(f"{self._head(step)}... {step.progress} {duration(seconds)}", flush=True)
+                print(f"{self._head(step)}... {step.progress} {duration(seconds)}", flush=True, file=self.out)
 
     @contextmanager
     def step(self, title):
@@ -97,19 +100,21 @@ class Runner:
         step.path.unlink(missing_ok=True)
         reporter = threading.Thread(target=self._report, args=(step,), daemon=True)
         reporter.start()
-        clear = "\r\033[K" if sys.stdout.isatty() else ""
+        clear = "\r\033[K" if self.out.isatty() else ""
         try:
             yield step
         except BaseException as error:
             step.done = True
             reporter.join()
-            print(f"{clear}{self._head(step)}FAILED after {duration(time.monotonic() - step.started)}", flush=True)
+            print(f"{clear}{self._head(step)}FAILED after {duration(time.monotonic() - step.started)}", flush=True, file=self.out)
             if isinstance(error, Failure) and step.path.exists():
                 raise Failure(f"{error}\nThe log of this step: {step.path}") from error
             raise
         step.done = True
         reporter.join()
+        if step.skipped and self.quiet and not step.note:
+            return
         text = "up to date" if step.skipped else duration(time.monotonic() - step.started)
-        print(f"{clear}{self._head(step)}{'.' * max(3, 40 - len(self._head(step)))} {text}", flush=True)
+        print(f"{clear}{self._head(step)}{'.' * max(3, 40 - len(self._head(step)))} {text}", flush=True, file=self.out)
         if step.note:
-            print(f"      {step.note}", flush=True)
+            print(f"      {step.note}", flush=True, file=self.out)

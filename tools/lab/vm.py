@@ -3,18 +3,27 @@
 
 import argparse
 import os
+import re
+import shlex
+import shutil
+import sys
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import kernel
+import model
 import toolroot
-from paths import BUILD, MODULES
+from paths import BUILD, LOGS, MODULES
+from steps import Failure
 
 # Inside the tool root. The guest's root file system is the tool root itself,
-# seen without the mounts of this namespace, plus the checkout in /opt/repo
-# and the kernel's modules.
+# seen without the mounts of this namespace, plus the checkout in /opt/repo,
+# the kernel tree in /opt/kernel and the kernel's modules.
 LAUNCH = r"""
 set -e
 cd /run/lab
+export TMPDIR=/run/lab
 view=/mnt
 mount --bind / $view
 mount -t tmpfs tmpfs $view/opt; mkdir -p $view/opt/repo $view/opt/kernel
@@ -29,54 +38,188 @@ if [ "$PORTS" -gt 0 ]; then
         devices+=(-device "{\"driver\":\"vfio-user-pci\",\"id\":\"nic$i\",\"bus\":\"pcie.0\",\"x-msg-timeout\":3600000,\"socket\":{\"type\":\"unix\",\"path\":\"/run/lab/nic$i.sock\"}}")
     done
     mkfifo ready
+    # shellcheck disable=SC2086 # several arguments
     /kernel/cargo/release/nicmodel "${sockets[@]}" $MODEL_ARGS > ready 2> model.log &
     model=$!
     if ! read -r -t 20 line < ready || [ "$line" != ready ]; then echo "the device model did not start:"; cat model.log; exit 1; fi
 fi
-share=()
-if [ -d /share ]; then share=(-fsdev local,id=share,path=/share,security_model=none -device virtio-9p-pci,fsdev=share,mount_tag=share); fi
+if [ -d /share ] && [ -n "$SHARE" ]; then
+    devices+=(-fsdev local,id=share,path=/share,security_model=none -device virtio-9p-pci,fsdev=share,mount_tag=share)
+fi
+for disk in $DISKS; do
+    # A guest's writes last as long as the guest.
+    devices+=(-drive "file=$disk,if=none,id=$(basename "$disk" .img),format=raw,snapshot=on" -device "virtio-blk-pci,drive=$(basename "$disk" .img)")
+done
+case $CONSOLE in
+shared) devices+=(-serial stdio) ;;
+shell) devices+=(-chardev stdio,id=console,signal=off,mux=on,logfile=/run/lab/console.log -serial chardev:console) ;;
+split)
+    devices+=(-chardev file,id=console,path=/run/lab/console.log -serial chardev:console
+        -device virtio-serial-pci -chardev stdio,id=output -device virtserialport,chardev=output,name=output)
+    # QEMU closes the port when its standard input ends; this one never does.
+    mkfifo input
+    exec 0<> input
+    ;;
+esac
 status=0
 timeout --foreground "$TIMEOUT" qemu-system-x86_64 -M q35 -accel "$ACCEL" -cpu max -smp "$SMP" -m "$MEM" \
-    -nodefaults -no-user-config -display none -serial stdio -no-reboot \
+    -nodefaults -no-user-config -display none -no-reboot \
     -object "memory-backend-memfd,id=ram,size=$MEM,share=on" -machine memory-backend=ram \
     -fsdev local,id=root,path=$view,security_model=none,readonly=on,multidevs=remap \
     -device virtio-9p-pci,fsdev=root,mount_tag=root \
     -fsdev local,id=lab,path=/run/lab,security_model=none -device virtio-9p-pci,fsdev=lab,mount_tag=lab \
-    "${share[@]}" -device virtio-rng-pci "${devices[@]}" \
+    -device virtio-rng-pci "${devices[@]}" \
     -kernel /kernel/obj/arch/x86/boot/bzImage \
-    -append "console=ttyS0 root=root rootfstype=9p rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=loose ro init=/opt/repo/tools/lab/guest/init panic=-1 init_on_alloc=1 quiet loglevel=5 $APPEND" || status=$?
+    -append "console=ttyS0 root=root rootfstype=9p rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=loose ro init=/opt/repo/tools/lab/guest/init panic=-1 oops=panic init_on_alloc=1 quiet loglevel=5 $APPEND" || status=$?
 if [ -n "${model:-}" ]; then kill "$model" 2>/dev/null || true; wait "$model" 2>/dev/null || true; fi
 exit $status
 """
 
+# What the kernel prints when something in it went wrong.
+COMPLAINTS = re.compile(
+    r"^(?:\[[ .0-9]+\] )?(?:BUG: |WARNING: |Oops|general protection fault|Kernel panic|KASAN|UBSAN|INFO: task .* blocked|unreferenced object|INFO: .*lock)"
+)
 
-def boot(run=None, share=None, ports=2, smp=2, mem="2G", timeout=600, append="", stdout=None, model_args="", accel=None):
-    """Boot, run a command as root (or a shell if none), return its exit status."""
+
+@dataclass
+class Guest:
+    """What to boot."""
+
+    run: str | None = None  # commands, or None for a shell
+    share: str | None = None  # directory that appears at /share
+    ports: int = 2  # ports of the device model
+    smp: int = 2
+    mem: str = "2G"
+    timeout: int = 600  # seconds until the VM is taken to hang
+    append: str = ""  # more kernel arguments
+    model_args: str = ""
+    console: str = "split"  # split: commands' output apart from the console; shared; shell
+    disks: tuple = ()  # images under BUILD; the guest's writes to them are thrown away
+    topology: dict | None = None  # settings of guest/topology, or None for a bare VM
+    files: dict = field(default_factory=dict)  # name: text, appear in /run/lab of the guest
+
+
+@dataclass
+class Outcome:
+    status: int  # of the commands, or of QEMU if they did not end
+    console: str  # the kernel's messages (split and shell consoles)
+    timed_out: bool = False
+    ended: bool = True  # the commands came to their end
+    results: dict = field(default_factory=dict)  # name: text, what the guest left in /run/lab/results
+
+    def complaints(self):
+        return [line for line in self.console.split("\n") if COMPLAINTS.match(line.strip())]
+
+    def tail(self, lines=30):
+        return "\n".join(self.console.rstrip().split("\n")[-lines:])
+
+
+def accelerator():
+    accel = os.environ.get("ACCEL") or "tcg"
+    if accel == "kvm":
+        if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+            raise Failure("ACCEL=kvm needs a readable and writable /dev/kvm, which this machine does not give; leave ACCEL out.")
+        return "kvm"
+    return "tcg,thread=multi" if accel == "tcg" else accel
+
+
+def boot(guest, stdout=None):
+    """Boot, run, power off."""
+    if not kernel.IMAGE.exists() or not (MODULES / "lib").is_dir():
+        raise Failure("No kernel has been built yet: run make kernel.")
+    if guest.ports and not model.BINARY.exists():
+        raise Failure("No device model has been built yet: run make model.")
+    if guest.share and not Path(guest.share).is_dir():
+        raise Failure(f"SHARE={guest.share} is not a directory.")
     with tempfile.TemporaryDirectory(prefix="vm-", dir=BUILD) as tmp:
         lab = Path(tmp)
-        if run is not None:
-            (lab / "run").write_text(run + "\n")
+        (lab / "results").mkdir()
+        for name, text in guest.files.items():
+            (lab / name).write_text(text)
+        if guest.run is not None:
+            (lab / "run").write_text(guest.run + "\n")
+        if guest.topology is not None:
+            (lab / "topology").write_text("".join(f"export {key}={shlex.quote(value)}\n" for key, value in guest.topology.items() if value))
+        if guest.console == "shell":
+            size = shutil.get_terminal_size()
+            (lab / "size").write_text(f"{size.lines} {size.columns}\n")
         binds = [(lab, "/run/lab")]
-        if share:
-            binds.append((Path(share).resolve(), "/share"))
+        if guest.share:
+            binds.append((Path(guest.share).resolve(), "/share"))
         settings = {
-            "PORTS": ports, "SMP": smp, "MEM": mem, "TIMEOUT": timeout, "APPEND": append, "MODEL_ARGS": model_args,
-            "ACCEL": accel or os.environ.get("ACCEL") or "tcg,thread=multi",
+            "PORTS": guest.ports, "SMP": guest.smp, "MEM": guest.mem, "TIMEOUT": guest.timeout, "APPEND": guest.append,
+            "MODEL_ARGS": guest.model_args, "ACCEL": accelerator(), "CONSOLE": guest.console, "SHARE": guest.share or "",
+            "DISKS": " ".join(f"/kernel/{Path(disk).relative_to(BUILD)}" for disk in guest.disks),
         }
-        exports = "".join(f"export {key}='{value}'\n" for key, value in settings.items())
+        exports = "".join(f"export {key}={shlex.quote(str(value))}\n" for key, value in settings.items())
+        sys.stdout.flush()
         status = toolroot.run(exports + LAUNCH, binds, check=False, stdout=stdout).returncode
-        log = lab / "model.log"
-        if log.exists():
-            (BUILD / "model.log").write_bytes(log.read_bytes())
-        if status:
-            return status
-        if run is None:
-            return 0
-        result = lab / "status"
-        return int(result.read_text()) if result.exists() else 125
+        LOGS.mkdir(parents=True, exist_ok=True)
+        for name in ("model.log", "console.log"):
+            if (lab / name).exists():
+                shutil.copyfile(lab / name, LOGS / name)
+        console = lab / "console.log"
+        outcome = Outcome(
+            status=status, console=console.read_text(errors="replace") if console.exists() else "", timed_out=status == 124, ended=False,
+            results={path.name: path.read_text(errors="replace") for path in (lab / "results").iterdir() if path.is_file()},
+        )
+        ended = lab / "status"
+        if ended.exists() and not outcome.timed_out:
+            outcome.ended = True
+            outcome.status = int(ended.read_text())
+        elif outcome.status == 0:
+            outcome.status = 125
+        return outcome
+
+
+def explain(outcome, timeout):
+    """The sentence for a VM that did not come to its end."""
+    if outcome.timed_out:
+        what = f"The VM did not finish within {timeout} s and was ended"
+    elif "Kernel panic" in outcome.console:
+        what = "The VM's kernel panicked"
+    else:
+        what = "The VM ended before its commands did"
+    text = f"{what}; console and device model logs are in {LOGS}."
+    if outcome.console:
+        text += f" The console's last lines:\n{outcome.tail()}"
+    return text
+
+
+def topology():
+    """Settings of the topology from the variables of make vm."""
+    if os.environ.get("FAULTS"):
+        raise Failure("FAULTS= needs a device model with a fault plan; this one has none yet.")
+    if (topo := os.environ.get("TOPO") or "netns") != "netns":
+        raise Failure(f"TOPO={topo} is not known; the one topology so far is TOPO=netns (one VM, target in a network namespace).")
+    settings = {"DRIVER": os.environ.get("DRIVER") or "mlx5_rs", "HOST": os.environ.get("HOST") or "rs"}
+    if settings["DRIVER"] not in ("mlx5_rs", "mlx5_core", "veth"):
+        raise Failure(f"DRIVER={settings['DRIVER']} is not known; it is mlx5_rs, mlx5_core or veth.")
+    if settings["HOST"] not in ("rs", "c"):
+        raise Failure(f"HOST={settings['HOST']} is not known; it is rs or c.")
+    return settings
+
+
+def ports(settings):
+    return 0 if settings["DRIVER"] == "veth" else 2
+
+
+def interactive():
+    """make vm: the demo topology with a shell, or with RUN= in it."""
+    settings = topology()
+    run = os.environ.get("RUN") or None
+    guest = Guest(
+        run=run, share=os.environ.get("SHARE") or None, ports=ports(settings), topology=settings,
+        console="split" if run else "shell", timeout=int(os.environ.get("TIMEOUT") or (1800 if run else 1 << 30)),
+    )
+    outcome = boot(guest)
+    if run and not outcome.ended:
+        raise Failure(explain(outcome, guest.timeout))
+    return outcome.status if run else 0
 
 
 def main(argv):
+    """A bare VM for development: no topology, commands share the console with the kernel."""
     parser = argparse.ArgumentParser(prog="vm")
     parser.add_argument("--run")
     parser.add_argument("--share")
@@ -86,7 +229,10 @@ def main(argv):
     parser.add_argument("--timeout", type=int, default=600)
     parser.add_argument("--append", default="")
     parser.add_argument("--model-args", default="")
+    parser.add_argument("--topology", action="store_true", help="set up the topology of make vm first")
     args = parser.parse_args(argv)
-    if not (MODULES / "lib").is_dir():
-        raise SystemExit("no kernel has been built yet: make kernel")
-    return boot(args.run, args.share, args.ports, args.smp, args.mem, args.timeout, args.append, model_args=args.model_args)
+    outcome = boot(Guest(
+        run=args.run, share=args.share, ports=args.ports, smp=args.smp, mem=args.mem, timeout=args.timeout, append=args.append,
+        model_args=args.model_args, console="shared", topology=topology() if args.topology else None,
+    ))
+    return outcome.status
