@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use ddp::{C2H_DATA, DATA_LAST, DDGSTF};
 use nix::sys::memfd::{memfd_create, MFdFlags};
 use nix::unistd::ftruncate;
+use proptest::prelude::*;
 
 use super::*;
 use crate::prm::cmd;
@@ -67,7 +68,7 @@ fn tir(table: u32) -> Vec<u8> {
 }
 
 /// A work request without its ring.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Request {
     control: Control,
     body: Vec<u8>,
@@ -384,4 +385,49 @@ fn objects_are_counted_and_kept_while_used() {
 
     let many = std::iter::repeat_with(|| bench.offload.create_object(&create_table(16))).take(20);
     assert_eq!(many.filter(Result::is_ok).count(), 16);
+}
+
+/// A work request with sensible beginnings and arbitrary contents.
+fn any_request() -> impl Strategy<Value = Request> {
+    let opcode = prop_oneof![8 => Just(wqe::UMR), 2 => Just(wqe::SET_PSV), 1 => any::<u8>()];
+    let opmod = prop_oneof![Just(0), Just(2), Just(4), any::<u8>()];
+    let id = prop_oneof![0x10_00..0x18_00u32, Just(TIRN << 8), any::<u32>()];
+    let byte = prop_oneof![6 => Just(0u8), 1 => Just(0x80), 1 => Just(4), 1 => any::<u8>(), 1 => Just(0xff)];
+    let body = prop::collection::vec(byte, 0..300);
+    (opcode, opmod, id, body).prop_map(|(opcode, opmod, id, mut body)| {
+        if let Some(flags) = body.first_mut() {
+            *flags |= umr::INLINE as u8;
+        }
+        let general_id = if opmod == 0 { id | 0x99 } else { id };
+        Request { control: Control { opcode, opmod, general_id, ..Control::default() }, body }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever the work requests were, the host gets every byte: from the
+    /// receive queue, or from where the completion says it was placed.
+    #[test]
+    fn arbitrary_work_requests(requests in prop::collection::vec(any_request(), 0..40),
+                               lens in prop::collection::vec(0..5000usize, 1..8)) {
+        let mut bench = Bench::new();
+        bench.map(0, 16, &[4096, 100, 900]);
+        let mut requests = requests.into_iter();
+        for (index, len) in lens.into_iter().enumerate() {
+            for request in requests.by_ref().take(5) {
+                let _ = bench.run(&request);
+            }
+            let stream = data((index % 4) as u16, 0, &vec![index as u8 + 1; len]);
+            let (outcome, rest) = bench.receive(&stream);
+            let placed = outcome.placed.clone();
+            if placed.is_empty() {
+                prop_assert_eq!(&rest[HEADERS..HEADERS + stream.len()], &stream[..]);
+            } else {
+                prop_assert_eq!(&rest[HEADERS..placed.start], &stream[..placed.start - HEADERS]);
+                let mut half = [0; 64];
+                prop_assert_eq!(outcome.describe(placed.start, &mut half) & 0x10, 0x10);
+            }
+        }
+    }
 }
