@@ -406,7 +406,9 @@ impl Offload {
         });
         flow.configured = true;
         if flow.tracker.state() == State::Searching {
-            flow.tracker.confirm(static_params::NVME_RESYNC_TCP_SN.get32(params));
+            let seq = static_params::NVME_RESYNC_TCP_SN.get32(params);
+            let settled = flow.tracker.confirm(seq);
+            log::debug!("flow of TIR {tirn:#x}: resync at {seq:#x} {}", if settled { "confirmed" } else { "is stale" });
         }
         Ok(())
     }
@@ -476,7 +478,15 @@ impl Offload {
             return Outcome::default();
         }
         let tags = Tags { table: self.tables.get(flow.table).ok(), keys };
+        let before = flow.tracker.state();
         let verdict = flow.tracker.packet(seq, stream, &tags);
+        if flow.tracker.state() != before || verdict.resync.is_some() {
+            log::debug!(
+                "flow of TIR {tirn:#x} at {seq:#x}: {before:?} to {:?}, candidate {:x?}",
+                flow.tracker.state(),
+                verdict.resync
+            );
+        }
         let mut outcome = Outcome { ddgst_ok: verdict.ddgst_ok, resync: verdict.resync, ..Outcome::default() };
         let Some(placement) = verdict.placement else {
             return outcome;
