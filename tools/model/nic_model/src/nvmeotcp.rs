@@ -72,6 +72,7 @@ mod static_params {
     pub(super) const ACC_TYPE: Field = Field::new(0x1c, 4);
     pub(super) const ACC_TYPE_NVMETCP: u64 = 2;
     pub(super) const TI: Field = Field::new(0x135, 1);
+    pub(super) const TI_INITIATOR: u64 = 0;
     pub(super) const ZERO_COPY_EN: Field = Field::new(0x136, 1);
     pub(super) const DDGST_OFFLOAD_EN: Field = Field::new(0x137, 1);
     pub(super) const DDGST_EN: Field = Field::new(0x139, 1);
@@ -385,12 +386,17 @@ impl Offload {
             return Err(BAD_LENGTH);
         }
         let params = Self::inline(body, octowords)?;
-        let good = static_params::CONST_2.get(params) == 2
-            && static_params::CONST_1.get(params) == 1
-            && static_params::ACC_TYPE.get(params) == static_params::ACC_TYPE_NVMETCP
-            && !static_params::TI.is_set(params);
-        if !good {
-            return Err(BAD_OPERATION);
+        for (name, field, wanted) in [
+            ("const_2", static_params::CONST_2, 2),
+            ("const_1", static_params::CONST_1, 1),
+            ("acc_type", static_params::ACC_TYPE, static_params::ACC_TYPE_NVMETCP),
+            ("ti", static_params::TI, static_params::TI_INITIATOR),
+        ] {
+            let value = field.get(params);
+            if value != wanted {
+                log::warn!("TIR {tirn:#x}: static parameter {name} is {value}, not {wanted}");
+                return Err(BAD_OPERATION);
+            }
         }
         let flow = self.flow_mut(tirn)?;
         let ddgst = static_params::DDGST_EN.is_set(params);
