@@ -5,11 +5,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use vfio_user_server::Bus;
 
 use crate::events::Queues;
-use crate::inbox::{Event, Frame, Inbox};
+use crate::inbox::{Event, Frame, Inbox, Wait};
 use crate::mkey::Mkeys;
 use crate::nvmeotcp::Offload;
 use crate::port::Port;
@@ -26,6 +27,12 @@ const FIRST_UAR: u32 = 0x10;
 const MAX_UARS: usize = (crate::pci::BAR0_SIZE / 4096) as usize - FIRST_UAR as usize;
 /// WQE basic blocks that one send queue executes before others get a turn.
 const SEND_BUDGET: u32 = 256;
+
+/// Frames that are received before the driver hears of them.
+const RECEIVE_BATCH: usize = 64;
+/// Receive queues have no doorbell: how often to look for new buffers while a
+/// frame waits for one and nothing else happens.
+const RECEIVE_RETRY: Duration = Duration::from_millis(1);
 
 /// Settings of one port.
 #[derive(Clone, Debug)]
@@ -87,6 +94,9 @@ pub(crate) struct Hca {
     wire: Box<dyn Wire>,
     /// Send queues that may have WQEs to execute.
     ready: VecDeque<u32>,
+    /// Frames from the wire. Left there only while the first one waits for a
+    /// receive buffer.
+    incoming: VecDeque<Frame>,
     /// Frames on their way to the wire.
     pub(crate) outgoing: VecDeque<Frame>,
 }
@@ -102,6 +112,7 @@ impl Hca {
             mac: config.mac,
             wire,
             ready: VecDeque::new(),
+            incoming: VecDeque::new(),
             outgoing: VecDeque::new(),
         }
     }
@@ -110,22 +121,44 @@ impl Hca {
     pub(crate) fn run(mut self, inbox: &Arc<Inbox>) {
         self.wire.set_link(self.port.admin_up);
         loop {
+            let paused = !self.incoming.is_empty();
             // Frames that the wire did not take mean waiting for its kick.
-            let work = inbox.take(self.ready.is_empty() || !self.outgoing.is_empty());
+            let wait = if !self.ready.is_empty() && self.outgoing.is_empty() {
+                Wait::No
+            } else if paused {
+                Wait::For(RECEIVE_RETRY)
+            } else {
+                Wait::Forever
+            };
+            let work = inbox.take(wait, !paused);
             if work.closed {
                 self.log_statistics();
                 return;
             }
+            self.incoming.extend(work.frames);
             for event in work.events {
                 self.handle(event);
             }
-            for frame in &work.frames {
-                self.receive(frame);
-            }
-            self.objects.queues.flush(&self.bus);
+            self.receive_all();
             self.send(inbox);
             self.objects.queues.flush(&self.bus);
         }
+    }
+
+    /// Receives what has come in, as far as there are buffers.
+    fn receive_all(&mut self) {
+        let mut done = 0;
+        while let Some(frame) = self.incoming.pop_front() {
+            if !self.receive(&frame) {
+                self.incoming.push_front(frame);
+                break;
+            }
+            done += 1;
+            if done % RECEIVE_BATCH == 0 {
+                self.objects.queues.flush(&self.bus);
+            }
+        }
+        self.objects.queues.flush(&self.bus);
     }
 
     pub(crate) fn handle(&mut self, event: Event) {
@@ -166,6 +199,7 @@ impl Hca {
         self.log_statistics();
         self.objects = Objects::new();
         self.ready.clear();
+        self.incoming.clear();
         self.outgoing.clear();
         self.port = Port::new(self.mac, self.port.carrier);
         self.wire.set_link(true);

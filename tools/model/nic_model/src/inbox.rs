@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 /// An Ethernet frame without FCS.
 pub type Frame = Vec<u8>;
@@ -143,19 +144,30 @@ impl Inbox {
         self.taken.notify_all();
     }
 
-    /// Takes everything; waits for something to arrive if `wait`.
-    pub(crate) fn take(&self, wait: bool) -> Work {
+    /// Takes everything; waits for something to arrive as `wait` says. Without
+    /// `frames` these stay, which holds back their senders.
+    pub(crate) fn take(&self, wait: Wait, frames: bool) -> Work {
+        let idle = |state: &mut State| {
+            let some = !state.work.events.is_empty() || frames && !state.work.frames.is_empty();
+            !some && !state.kicked && !state.work.closed
+        };
         let mut state = self.lock();
-        while wait && !state.kicked && state.work.events.is_empty() && state.work.frames.is_empty() {
-            if state.work.closed {
-                break;
+        match wait {
+            Wait::No => (),
+            Wait::Forever => state = self.arrived.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner),
+            Wait::For(time) => {
+                let waited = self.arrived.wait_timeout_while(state, time, idle);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
-            state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.kicked = false;
-        let closed = state.work.closed;
-        let work = std::mem::replace(&mut state.work, Work { closed, ..Work::default() });
-        let blocked = state.blocked.take();
+        let mut work = Work { closed: state.work.closed, ..Work::default() };
+        std::mem::swap(&mut work.events, &mut state.work.events);
+        let mut blocked = None;
+        if frames {
+            std::mem::swap(&mut work.frames, &mut state.work.frames);
+            blocked = state.blocked.take();
+        }
         drop(state);
         self.taken.notify_all();
         if let Some(sender) = blocked.and_then(|sender| sender.upgrade()) {
@@ -163,6 +175,14 @@ impl Inbox {
         }
         work
     }
+}
+
+/// How long a worker may sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    No,
+    Forever,
+    For(Duration),
 }
 
 #[cfg(test)]
@@ -176,15 +196,24 @@ mod tests {
         receiver.deliver(&mut frames, Some(&sender));
         assert_eq!(frames.len(), 3);
         assert!(!sender.lock().kicked);
-        assert_eq!(receiver.take(true).frames.len(), MAX_FRAMES);
+        assert_eq!(receiver.take(Wait::Forever, true).frames.len(), MAX_FRAMES);
         assert!(sender.lock().kicked);
+    }
+
+    #[test]
+    fn frames_stay_when_they_are_not_wanted() {
+        let inbox = Inbox::new();
+        inbox.deliver(&mut VecDeque::from([vec![0; 60]]), None);
+        let work = inbox.take(Wait::For(Duration::from_millis(1)), false);
+        assert!(work.frames.is_empty() && work.events.is_empty());
+        assert_eq!(inbox.take(Wait::Forever, true).frames.len(), 1);
     }
 
     #[test]
     fn close_ends_a_wait() {
         let inbox = Inbox::new();
         let other = Arc::clone(&inbox);
-        let waiting = std::thread::spawn(move || other.take(true).closed);
+        let waiting = std::thread::spawn(move || other.take(Wait::Forever, true).closed);
         inbox.close();
         assert!(waiting.join().unwrap());
     }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The receive path: steering, TIR, RQT, RQ, completion.
 
+use std::time::{Duration, Instant};
+
 use crate::caps;
 use crate::events::Completion;
 use crate::hca::Hca;
@@ -14,12 +16,18 @@ use crate::workqueue::{State, WorkQueue};
 /// Word of the doorbell record that has a receive queue's producer index.
 const RECORD_WORD: u64 = 0;
 
+/// How long frames wait for a buffer, as with pause frames on a real wire,
+/// before they are dropped.
+const MAX_PAUSE: Duration = Duration::from_millis(200);
+
 /// A receive queue.
 pub(crate) struct Rq {
     pub(crate) queue: WorkQueue,
     counter_set: u32,
     /// Keep VLAN tags in the frame.
     keep_vlan: bool,
+    /// Without buffers, after it had some, since then.
+    starved: Option<Instant>,
 }
 
 impl Rq {
@@ -32,6 +40,7 @@ impl Rq {
             queue: WorkQueue::new(input, 4..=9)?,
             counter_set: queue::RQ_COUNTER_SET.get32(context),
             keep_vlan: queue::RQ_VSD.is_set(context),
+            starved: None,
         })
     }
 }
@@ -131,19 +140,19 @@ pub(crate) struct Received<'a> {
 
 impl Hca {
     /// One frame from the wire.
-    pub(crate) fn receive(&mut self, frame: &[u8]) {
+    /// False if it has to wait for a buffer.
+    pub(crate) fn receive(&mut self, frame: &[u8]) -> bool {
         let Some(packet) = Packet::parse(frame).filter(|_| self.port.fits(frame) && self.port.admin_up) else {
             self.port.counters.receive_errors.add(frame.len());
-            return;
+            return true;
         };
-        self.port.counters.received(frame);
         let Verdict::Tir(tirn, flow_tag) = self.objects.steering.lookup(&Headers::of(frame, &packet)) else {
             self.port.counters.steering_drops += 1;
-            return;
+            return true;
         };
         let Ok(tir) = self.objects.tirs.get(tirn) else {
             self.port.counters.steering_drops += 1;
-            return;
+            return true;
         };
         let hash = tir.hash.as_ref().map_or((0, 0), |hash| hash.of(frame, &packet));
         let rqn = match tir.dispatch {
@@ -152,11 +161,38 @@ impl Hca {
         };
         let Some(rqn) = rqn else {
             self.port.counters.steering_drops += 1;
-            return;
+            return true;
         };
+        if self.must_wait(rqn) {
+            return false;
+        }
+        self.port.counters.received(frame);
         let checksums = packet.verify(frame);
         let outcome = self.offload(tirn, rqn, frame, &packet, checksums);
         self.deliver(rqn, &Received { frame, packet: &packet, checksums, hash, flow_tag, outcome });
+        true
+    }
+
+    /// Whether a frame for this queue should wait, because the queue has run
+    /// out of buffers a short time ago.
+    fn must_wait(&mut self, rqn: u32) -> bool {
+        let Ok(rq) = self.objects.rqs.get_mut(rqn) else { return false };
+        let queue = &mut rq.queue;
+        if queue.state != State::Ready || queue.available() != 0 {
+            return false;
+        }
+        if !queue.update_producer(&self.bus.memory, RECORD_WORD) {
+            log::warn!("{}: RQ {rqn}: bad doorbell record", self.name);
+            queue.state = State::Error;
+            return false;
+        }
+        if queue.available() != 0 {
+            rq.starved = None;
+            return false;
+        }
+        // One that never had buffers is meant to drop.
+        let used = queue.consumer != 0;
+        used && rq.starved.get_or_insert_with(Instant::now).elapsed() < MAX_PAUSE
     }
 
     /// Places what can be placed of a packet for an offloaded flow. Packets
@@ -177,9 +213,7 @@ impl Hca {
     fn has_buffer(&mut self, rqn: u32) -> bool {
         let Ok(rq) = self.objects.rqs.get_mut(rqn) else { return false };
         let queue = &mut rq.queue;
-        queue.state == State::Ready
-            && (queue.available() > 0 || queue.update_producer(&self.bus.memory, RECORD_WORD) && queue.available() > 0)
-            && self.objects.queues.has_prefix(queue.cqn)
+        queue.state == State::Ready && queue.available() > 0 && self.objects.queues.has_prefix(queue.cqn)
     }
 
     /// Scatters a packet into the next receive WQE and completes it. Without
@@ -190,13 +224,6 @@ impl Hca {
             return;
         };
         let queue = &mut rq.queue;
-        if queue.state == State::Ready
-            && queue.available() == 0
-            && !queue.update_producer(&self.bus.memory, RECORD_WORD)
-        {
-            log::warn!("{}: RQ {rqn}: bad doorbell record", self.name);
-            queue.state = State::Error;
-        }
         if queue.state != State::Ready || queue.available() == 0 {
             if let Ok(counter) = self.objects.counters.get_mut(rq.counter_set) {
                 *counter = counter.wrapping_add(1);
