@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Contexts of the objects of the device, capabilities and match parameters.
+//!
+//! Positions are those of `include/linux/mlx5/mlx5_ifc.h`. The NVMe/TCP fields have never been
+//! merged there; they are those of the posted NVMe/TCP offload series (v30), where that header
+//! has reserved bits.
+
+layouts! {
+    /// Event queue.
+    EqContext[0x40] "eqc" {
+        LOG_EQ_SIZE: 0x63, 5;
+        UAR_PAGE: 0x68, 24;
+        INTR: 0xb4, 12;
+        LOG_PAGE_SIZE: 0xc3, 5;
+    }
+
+    /// Completion queue.
+    CqContext[0x40] "cqc" {
+        /// 0: entries of 64 bytes, 1: of 128 bytes.
+        CQE_SZ: 0x8, 3;
+        LOG_CQ_SIZE: 0x63, 5;
+        UAR_PAGE: 0x68, 24;
+        /// The EQ that gets the events.
+        C_EQN_OR_APU_ELEMENT: 0xa0, 32;
+        LOG_PAGE_SIZE: 0xc3, 5;
+        DBR_ADDR: 0x1c0, 64;
+    }
+
+    /// Ring memory of an SQ or RQ; the page list follows.
+    WorkQueue[0xc0] "wq" {
+        /// 1: cyclic.
+        WQ_TYPE: 0x0, 4;
+        PD: 0x48, 24;
+        UAR_PAGE: 0x68, 24;
+        DBR_ADDR: 0x80, 64;
+        LOG_WQ_STRIDE: 0x10c, 4;
+        LOG_WQ_PG_SZ: 0x113, 5;
+        LOG_WQ_SZ: 0x11b, 5;
+    }
+
+    /// Send queue.
+    SqContext[0xf0] "sqc" {
+        RLKY: 0x0, 1;
+        FLUSH_IN_ERROR_EN: 0x3, 1;
+        STATE: 0x8, 4;
+        CQN: 0x48, 24;
+        TIS_LST_SZ: 0x100, 16;
+        TIS_NUM_0: 0x168, 24;
+        WQ: 0x180, 0;
+    }
+
+    /// Receive queue.
+    RqContext[0xf0] "rqc" {
+        RLKY: 0x0, 1;
+        /// Leave VLAN tags in the packets.
+        VSD: 0x3, 1;
+        STATE: 0x8, 4;
+        FLUSH_IN_ERROR_EN: 0xd, 1;
+        CQN: 0x48, 24;
+        WQ: 0x180, 0;
+    }
+
+    /// Memory key.
+    MkeyContext[0x40] "mkc" {
+        FREE: 0x1, 1;
+        UMR_EN: 0x10, 1;
+        LW: 0x14, 1;
+        LR: 0x15, 1;
+        /// 0: physical address, 2: KLM list.
+        ACCESS_MODE_1_0: 0x16, 2;
+        QPN: 0x20, 24;
+        MKEY_7_0: 0x38, 8;
+        LENGTH64: 0x60, 1;
+        PD: 0x68, 24;
+        START_ADDR: 0x80, 64;
+        LEN: 0xc0, 64;
+        /// Size of the translation table in 16-byte entries.
+        TRANSLATIONS_OCTWORD_SIZE: 0x1a0, 32;
+    }
+
+    /// Transport interface send.
+    TisContext[0xa0] "tisc" {
+        TRANSPORT_DOMAIN: 0x128, 24;
+        PD: 0x168, 24;
+    }
+
+    /// Transport interface receive.
+    TirContext[0xf0] "tirc" {
+        /// 0: to INLINE_RQN, 1: through INDIRECT_TABLE.
+        DISP_TYPE: 0x20, 4;
+        INLINE_RQN: 0xe8, 24;
+        INDIRECT_TABLE: 0x108, 24;
+        /// 0: none, 1: inverted XOR, 2: Toeplitz.
+        RX_HASH_FN: 0x120, 4;
+        SELF_LB_BLOCK: 0x126, 2;
+        TRANSPORT_DOMAIN: 0x128, 24;
+    }
+
+    /// The NVMe/TCP fields of a [`TirContext`].
+    NvmeTcpTirContext[0xf0] "" {
+        NVMEOTCP_ZERO_COPY_EN: 0x25, 1;
+        NVMEOTCP_CRC_EN: 0x26, 1;
+        NVMEOTCP_TAG_BUFFER_TABLE_ID: 0x2c0, 32;
+    }
+
+    /// Receive queue table; the queue numbers follow.
+    RqtContext[0xf0] "rqtc" {
+        RQT_MAX_SIZE: 0xb0, 16;
+        RQT_ACTUAL_SIZE: 0xd0, 16;
+    }
+
+    /// Flow table.
+    FlowTableContext[0x28] "flow_table_context" {
+        TABLE_MISS_ACTION: 0x4, 4;
+        LEVEL: 0x8, 8;
+        LOG_SIZE: 0x18, 8;
+    }
+
+    /// Flow table entry; the destinations follow.
+    FlowContext[0x300] "flow_context" {
+        GROUP_ID: 0x20, 32;
+        FLOW_TAG: 0x48, 24;
+        /// 4: forward to the destinations.
+        ACTION: 0x70, 16;
+        DESTINATION_LIST_SIZE: 0x88, 24;
+        MATCH_VALUE: 0x200, 0;
+    }
+
+    /// Where a flow table entry forwards to.
+    Destination[0x8] "dest_format_struct" {
+        /// 1: flow table, 2: TIR.
+        DESTINATION_TYPE: 0x0, 8;
+        DESTINATION_ID: 0x8, 24;
+    }
+
+    /// Outer headers of a match parameter, which start it.
+    MatchLayer2To4[0x40] "fte_match_set_lyr_2_4" {
+        ETHERTYPE: 0x30, 16;
+        IP_PROTOCOL: 0x80, 8;
+        FRAG: 0x92, 1;
+        IP_VERSION: 0x93, 4;
+        TCP_SPORT: 0xa0, 16;
+        TCP_DPORT: 0xb0, 16;
+        /// 16 bytes; an IPv4 address is in the last four.
+        SRC_IPV4_SRC_IPV6: 0x100, 0;
+        /// 16 bytes; an IPv4 address is in the last four.
+        DST_IPV4_DST_IPV6: 0x180, 0;
+    }
+
+    /// 16 bytes of an address in [`MatchLayer2To4`].
+    MatchAddress[0x10] "" {
+        HIGH: 0x0, 64;
+        LOW: 0x40, 64;
+    }
+
+    /// General capabilities.
+    GeneralCaps[0x100] "cmd_hca_cap" {
+        LOG_MAX_KLM_LIST_SIZE: 0x11a, 6;
+        MAX_NUM_EQS: 0x470, 16;
+        LOG_MAX_EQ: 0xfc, 4;
+        PORT_TYPE: 0x1b6, 2;
+        NUM_PORTS: 0x1b8, 8;
+        ETH_NET_OFFLOADS: 0x21c, 1;
+        NIC_FLOW_TABLE: 0x1a6, 1;
+        LOG_BF_REG_SIZE: 0x26b, 5;
+        MAX_WQE_SZ_SQ: 0x290, 16;
+        GENERAL_OBJ_TYPES: 0x400, 64;
+        CQE_128_ALWAYS: 0x5bd, 1;
+    }
+
+    /// The NVMe/TCP fields of [`GeneralCaps`].
+    NvmeTcpGeneralCaps[0x100] "" {
+        NVMEOTCP: 0x96, 1;
+    }
+
+    /// Ethernet offload capabilities.
+    EthernetCaps[0x100] "per_protocol_networking_offload_caps" {
+        CSUM_CAP: 0x0, 1;
+        VLAN_CAP: 0x1, 1;
+        /// log2 of the largest LSO payload, 0 without LSO.
+        MAX_LSO_CAP: 0xb, 5;
+        CQE_CHECKSUM_FULL: 0x23, 1;
+    }
+
+    /// NVMe/TCP offload capabilities.
+    NvmeTcpCaps[0x100] "" {
+        ZEROCOPY: 0x0, 1;
+        CRC_RX: 0x1, 1;
+        CRC_TX: 0x2, 1;
+        VERSION: 0x18, 8;
+        LOG_MAX_NVMEOTCP_TAG_BUFFER_TABLE: 0x33, 5;
+        LOG_MAX_NVMEOTCP_TAG_BUFFER_SIZE: 0x3b, 5;
+    }
+
+    /// Virtual port of the function.
+    NicVportContext[0x100] "nic_vport_context" {
+        MTU: 0x130, 16;
+        PERMANENT_ADDRESS: 0x7a0, 64;
+    }
+
+    /// Register PMTU.
+    PmtuRegister[0x10] "pmtu_reg" {
+        LOCAL_PORT: 0x8, 8;
+        MAX_MTU: 0x20, 16;
+        ADMIN_MTU: 0x40, 16;
+        OPER_MTU: 0x60, 16;
+    }
+
+    /// Register PAOS.
+    PaosRegister[0x10] "paos_reg" {
+        LOCAL_PORT: 0x8, 8;
+        /// 1: up, 2: down.
+        ADMIN_STATUS: 0x14, 4;
+        /// ADMIN_STATUS is to be used.
+        ASE: 0x20, 1;
+    }
+
+    /// Tag buffer table (general object 0x21).
+    TagBufferTable[0x10] "" {
+        LOG_TAG_BUFFER_TABLE_SIZE: 0x7b, 5;
+    }
+
+    /// Transport static parameters. The NVMe/TCP fields are in what `tls_static_params` reserves.
+    StaticParams[0x40] "tls_static_params" {
+        CONST_2: 0x0, 2;
+        CONST_1: 0x6, 2;
+    }
+
+    /// The NVMe/TCP fields of [`StaticParams`].
+    NvmeTcpStaticParams[0x40] "" {
+        CONST_2: 0x0, 2;
+        CONST_1: 0x6, 2;
+        /// 2: NVMe/TCP.
+        ACC_TYPE: 0x1c, 4;
+        CCCID_TTAG: 0x134, 1;
+        /// 0: initiator.
+        TI: 0x135, 1;
+        ZERO_COPY_EN: 0x136, 1;
+        DDGST_OFFLOAD_EN: 0x137, 1;
+        HDGST_OFFLOAD_EN: 0x138, 1;
+        DDGST_EN: 0x139, 1;
+        HDDGST_EN: 0x13a, 1;
+        PDA: 0x13b, 5;
+        NVME_RESYNC_TCP_SN: 0x140, 32;
+    }
+
+    /// Transport progress parameters.
+    ProgressParams[0xc] "" {
+        NEXT_PDU_TCP_SN: 0x0, 32;
+        HW_RESYNC_TCP_SN: 0x20, 32;
+        PDU_TRACKER_STATE: 0x40, 2;
+        OFFLOADING_STATE: 0x42, 2;
+        CCCID_TTAG: 0x50, 16;
+    }
+}
+
+/// State of an SQ or RQ after creation.
+pub const QUEUE_STATE_RST: u64 = 0;
+/// State of an SQ or RQ in use.
+pub const QUEUE_STATE_RDY: u64 = 1;
+
+/// [`MkeyContext::ACCESS_MODE_1_0`]: addresses are DMA addresses.
+pub const ACCESS_MODE_PA: u64 = 0;
+/// [`MkeyContext::ACCESS_MODE_1_0`]: a list of (length, key, address).
+pub const ACCESS_MODE_KLM: u64 = 2;
+
+/// [`TirContext::RX_HASH_FN`]: inverted XOR.
+pub const HASH_INVERTED_XOR8: u64 = 1;
