@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A channel: the queues that one interrupt vector and one NAPI context serve.
+
+use kernel::{
+    irq,
+    net::{
+        napi::{
+            Budget,
+            Napi,
+            Poll, //
+        },
+        netdev::NetDevice,
+        page_pool::PagePool,
+        ulp_ddp, //
+    },
+    new_spinlock,
+    new_spinlock_irq,
+    prelude::*,
+    sync::{
+        Arc,
+        SpinLock,
+        SpinLockIrq, //
+    }, //
+};
+
+use crate::{
+    cq::{
+        Arm,
+        CompletionQueue,
+        CqObject,
+        EntrySize, //
+    },
+    ddp::{
+        flow::FlowTable,
+        icosq::{
+            self,
+            Done,
+            InternalQueue, //
+        }, //
+    },
+    eq::EventQueue,
+    glue::{
+        Interrupt,
+        Vectors, //
+    },
+    hca::Hca,
+    rq::{
+        self,
+        ReceiveQueue,
+        ReceiveQueueTable, //
+    },
+    rx::Receiver,
+    stats::Counters,
+    tx::{
+        self,
+        TransmitQueue, //
+    },
+    wire::{
+        cqe::{
+            self,
+            Cqe, //
+        },
+        eqe::{
+            self,
+            Eqe, //
+        },
+        Layout, //
+    },
+};
+
+/// What of a channel is used beside its poll function.
+#[pin_data]
+pub(crate) struct Queues {
+    index: u32,
+    counters: Arc<Counters>,
+    /// Taken with bottom halves off only: when transmitting and in the poll function.
+    #[pin]
+    pub(crate) tx: SpinLock<TransmitQueue>,
+    /// Entries for the device itself.
+    #[pin]
+    pub(crate) internal: SpinLockIrq<InternalQueue>,
+    rx_cq: Arc<CqObject>,
+    tx_cq: Arc<CqObject>,
+    internal_cq: Arc<CqObject>,
+}
+
+/// What only the poll function of a channel uses.
+pub(crate) struct PollState {
+    rx: Receiver,
+    tx_cq: CompletionQueue,
+    internal_cq: CompletionQueue,
+    /// Internal entries up to this one are complete, but were not acted on.
+    internal_done: Option<u32>,
+}
+
+/// What arms the completion queues of a channel.
+pub(crate) struct Rearm {
+    rx: Arm,
+    tx: Arm,
+    internal: Arm,
+}
+
+impl Queues {
+    /// Counters of the channel.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Takes the packets that were transmitted out of the ring. Returns whether there may be more.
+    fn complete_tx(&self, cq: &mut CompletionQueue, budget: &Budget<'_>) -> bool {
+        /// Completions that are taken in one round.
+        const ROUND: usize = 256;
+
+        let (mut packets, mut bytes, mut taken) = (0u32, 0u32, 0);
+        while taken < ROUND {
+            let Some(completion) = cq.next() else {
+                break;
+            };
+            taken += 1;
+            if completion.cqe.get32(Cqe::OPCODE) != cqe::OPCODE_REQ {
+                self.counters.tx_errors.add(1);
+            }
+            // CAST: 16 bits.
+            let index = completion.cqe.get(Cqe::WQE_COUNTER) as u16;
+            let result = self.tx.lock().complete(index, |skb| {
+                packets += 1;
+                bytes = bytes.wrapping_add(tx::consume(skb, budget));
+            });
+            if result.is_err() {
+                self.counters.tx_errors.add(1);
+            }
+        }
+        if taken > 0 {
+            cq.release();
+        }
+        self.counters.tx_packets.add(packets.into());
+        self.counters.tx_bytes.add(bytes.into());
+        if let Some(queue) = budget.dev().tx_queue(self.index) {
+            queue.completed_wake(packets, bytes, tx::NEEDED_BLOCKS, || self.tx.lock().free());
+        }
+        taken == ROUND
+    }
+
+    /// Notes which internal entries are complete.
+    fn note_internal(&self, state: &mut PollState) {
+        let mut taken = false;
+        while let Some(completion) = state.internal_cq.next() {
+            taken = true;
+            let mut internal = self.internal.lock();
+            if completion.cqe.get32(Cqe::OPCODE) != cqe::OPCODE_REQ {
+                internal.fail();
+                self.counters.ico_errors.add(1);
+                continue;
+            }
+            // CAST: 16 bits.
+            match internal.completed(completion.cqe.get(Cqe::WQE_COUNTER) as u16) {
+                Some(last) => state.internal_done = Some(last),
+                None => self.counters.ico_errors.add(1),
+            }
+        }
+        if taken {
+            state.internal_cq.release();
+        }
+    }
+
+    /// Acts on the internal entries that were noted as complete.
+    fn complete_internal(&self, state: &mut PollState) {
+        let Some(last) = state.internal_done.take() else {
+            return;
+        };
+        loop {
+            let done = self.internal.lock().take_done(last);
+            match done {
+                Some(Done::Ready(flow)) => flow.set_ready(),
+                Some(Done::Invalidated(flow, tag)) => flow.invalidated(tag),
+                None => break,
+            }
+        }
+    }
+}
+
+impl Poll for Queues {
+    type State = PollState;
+    type Rearm = Rearm;
+
+    fn poll(&self, state: &mut PollState, budget: &Budget<'_>) -> usize {
+        let mut more = self.complete_tx(&mut state.tx_cq, budget);
+        let mut work = 0;
+        if budget.limit() > 0 {
+            self.note_internal(state);
+            work = state.rx.poll(&self.counters, budget);
+            // The order is explained in the module `ddp`.
+            if work < budget.limit() {
+                self.complete_internal(state);
+            }
+        }
+        more |= work == budget.limit();
+        if more {
+            budget.limit()
+        } else {
+            work
+        }
+    }
+
+    fn prepare_rearm(&self, state: &mut PollState) -> Rearm {
+        Rearm {
+            rx: state.rx.prepare_arm(),
+            tx: state.tx_cq.prepare_arm(),
+            internal: state.internal_cq.prepare_arm(),
+        }
+    }
+
+    fn rearm(&self, rearm: Rearm) {
+        self.rx_cq.arm(rearm.rx);
+        self.tx_cq.arm(rearm.tx);
+        self.internal_cq.arm(rearm.internal);
+    }
+}
+
+/// Handler of the interrupt of a channel.
+struct Events {
+    eq: Arc<EventQueue>,
+    napi: Arc<Napi<Queues>>,
+}
+
+impl irq::Handler for Events {
+    fn handle(&self) -> irq::IrqReturn {
+        // Whichever CQ of the channel has completions, one poll looks at all of them.
+        self.eq.process(|event| {
+            if event.get32(Eqe::TYPE) == eqe::TYPE_COMPLETION {
+                self.napi.schedule();
+            }
+        });
+        irq::IrqReturn::Handled
+    }
+}
+
+/// A channel. Fields are dropped in order.
+pub(crate) struct Channel {
+    table: Arc<ReceiveQueueTable>,
+    interrupt: Interrupt<Events>,
+    napi: Arc<Napi<Queues>>,
+}
+
+/// What a channel is created with.
+pub(crate) struct Config<'a> {
+    /// The function.
+    pub(crate) hca: &'a Arc<Hca>,
+    /// Its interrupt vectors; channel n uses vector n + 1.
+    pub(crate) vectors: &'a Arc<Vectors>,
+    /// The network device.
+    pub(crate) netdev: &'a NetDevice,
+    /// Number of the channel.
+    pub(crate) index: u16,
+    /// Length of the longest packet, with its Ethernet header.
+    pub(crate) max_packet: usize,
+    /// Where the channel counts.
+    pub(crate) counters: &'a Arc<Counters>,
+    /// Offloaded connections.
+    pub(crate) flows: &'a Arc<FlowTable>,
+    /// Where the offload counts.
+    pub(crate) ddp_counters: &'a Arc<ulp_ddp::Counters>,
+}
+
+impl Channel {
+    /// Creates the queues of a channel, which does nothing until [`Channel::enable`].
+    pub(crate) fn new(config: &Config<'_>) -> Result<Self> {
+        let hca = config.hca;
+        let dev = hca.dev().get();
+        let index = u32::from(config.index);
+        let eq = Arc::new(EventQueue::new(hca, index + 1, 0)?, GFP_KERNEL)?;
+
+        let entry_size = if hca.caps().nvme_tcp.is_some() {
+            EntrySize::Bytes128
+        } else {
+            EntrySize::Bytes64
+        };
+        let rx_cq = CompletionQueue::new(hca, &eq, rq::LOG_SIZE, entry_size)?;
+        let pool = PagePool::new(dev, config.netdev, index, 1 << rq::LOG_SIZE)?;
+        let rq = ReceiveQueue::new(hca, rx_cq.object(), pool, config.max_packet)?;
+        let tx_cq = CompletionQueue::new(hca, &eq, tx::LOG_SIZE, EntrySize::Bytes64)?;
+        let transmit_queue = TransmitQueue::new(hca, tx_cq.object())?;
+        let internal_cq = CompletionQueue::new(hca, &eq, icosq::LOG_SIZE, EntrySize::Bytes64)?;
+        let internal_queue = InternalQueue::new(hca, internal_cq.object())?;
+
+        let mut queues = KVec::new();
+        queues.push(rq.object().clone(), GFP_KERNEL)?;
+        let table = Arc::new(ReceiveQueueTable::new(hca, queues)?, GFP_KERNEL)?;
+
+        let counters = config.counters.clone();
+        let (rx_cq_object, tx_cq_object) = (rx_cq.object().clone(), tx_cq.object().clone());
+        let internal_cq_object = internal_cq.object().clone();
+        let shared = pin_init!(Queues {
+            index,
+            counters,
+            tx <- new_spinlock!(transmit_queue, "mlx5_rs::tx"),
+            internal <- new_spinlock_irq!(internal_queue, "mlx5_rs::internal"),
+            rx_cq: rx_cq_object,
+            tx_cq: tx_cq_object,
+            internal_cq: internal_cq_object,
+        });
+        let state = PollState {
+            rx: Receiver::new(
+                rq,
+                rx_cq,
+                config.index,
+                config.flows.clone(),
+                config.ddp_counters.clone(),
+            ),
+            tx_cq,
+            internal_cq,
+            internal_done: None,
+        };
+        let napi = Arc::pin_init(Napi::new(config.netdev, state, shared), GFP_KERNEL)?;
+        let interrupt = Interrupt::new(
+            config.vectors,
+            usize::from(config.index) + 1,
+            Events {
+                eq,
+                napi: napi.clone(),
+            },
+        )?;
+        Ok(Self {
+            table,
+            interrupt,
+            napi,
+        })
+    }
+
+    /// Starts polling.
+    pub(crate) fn enable(&self) -> Result {
+        // The queues are armed before anything can complete, so that the first event is not lost.
+        self.napi.with_state(|queues, state| {
+            let rearm = queues.prepare_rearm(state);
+            queues.rearm(rearm);
+        })?;
+        self.napi.enable();
+        self.interrupt.handler().eq.arm();
+        Ok(())
+    }
+
+    /// Ends polling.
+    pub(crate) fn disable(&self) {
+        self.napi.disable();
+    }
+
+    /// The NAPI context with the queues.
+    pub(crate) fn napi(&self) -> &Arc<Napi<Queues>> {
+        &self.napi
+    }
+
+    /// The table of the channel's receive queue.
+    pub(crate) fn table(&self) -> &Arc<ReceiveQueueTable> {
+        &self.table
+    }
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Completion queues.
+
+use kernel::{
+    prelude::*,
+    sync::{
+        barrier::{
+            dma_mb,
+            Full,
+            Read,
+            Write, //
+        },
+        Arc, //
+    }, //
+};
+
+use crate::{
+    cmd::*,
+    eq::{
+        page_list,
+        EventQueue, //
+    },
+    glue::DmaBuffer,
+    hca::{
+        Hca,
+        Object, //
+    },
+    regs,
+    wire::{
+        cmd::*,
+        cqe::*,
+        ctx::*,
+        Layout, //
+    },
+};
+
+/// Size of the entries of a queue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EntrySize {
+    /// The classical entry.
+    Bytes64,
+    /// With the results of the NVMe/TCP offload before the classical entry.
+    Bytes128,
+}
+
+impl EntrySize {
+    const fn bytes(self) -> usize {
+        match self {
+            Self::Bytes64 => Cqe::SIZE,
+            Self::Bytes128 => NvmeTcpCqe::SIZE + Cqe::SIZE,
+        }
+    }
+}
+
+/// A completion.
+pub(crate) struct Completion {
+    /// The classical entry.
+    pub(crate) cqe: Cqe,
+    /// The first half of an entry of 128 bytes.
+    pub(crate) nvme_tcp: Option<NvmeTcpCqe>,
+}
+
+/// The queue as the device has it, kept by whatever completes to it.
+pub(crate) struct CqObject {
+    object: Object<DestroyCq>,
+    ring: DmaBuffer,
+    doorbell_record: DmaBuffer,
+    hca: Arc<Hca>,
+    _eq: Arc<EventQueue>,
+}
+
+impl CqObject {
+    /// Number of the queue.
+    pub(crate) fn number(&self) -> u32 {
+        self.object.number()
+    }
+
+    /// Asks for one event when there is a completion after those that `arm` knows of.
+    pub(crate) fn arm(&self, arm: Arm) {
+        self.doorbell_record.write32(RECORD_ARM, arm.0);
+        // The record is in memory before the device is told.
+        dma_mb(Write);
+        let doorbell = u64::from(arm.0) << 32 | u64::from(self.number());
+        let _ = self
+            .hca
+            .bar()
+            .doorbell64(self.hca.doorbell(regs::UAR_CQ), doorbell);
+    }
+}
+
+/// What [`CqObject::arm`] needs to know, see [`CompletionQueue::prepare_arm`].
+pub(crate) struct Arm(u32);
+
+/// A completion queue with its consumer state: whoever has it `&mut` takes the completions.
+pub(crate) struct CompletionQueue {
+    object: Arc<CqObject>,
+    log_size: u32,
+    entry_size: EntrySize,
+    consumer: u32,
+    arm_serial: u32,
+}
+
+/// Doorbell record: consumer index.
+const RECORD_CONSUMER: usize = 0;
+/// Doorbell record: arming.
+const RECORD_ARM: usize = 4;
+
+impl CompletionQueue {
+    /// Creates a queue of `1 << log_size` entries whose events go to `eq`.
+    pub(crate) fn new(
+        hca: &Arc<Hca>,
+        eq: &Arc<EventQueue>,
+        log_size: u32,
+        entry_size: EntrySize,
+    ) -> Result<Self> {
+        let count = 1usize << log_size;
+        let ring = DmaBuffer::new(hca.dev().get(), count * entry_size.bytes())?;
+        for index in 0..count {
+            ring.write((index + 1) * entry_size.bytes() - 1, &[OP_OWN_INVALID]);
+        }
+        let doorbell_record = DmaBuffer::new(hca.dev().get(), 8)?;
+        let context = CqContext::zeroed()
+            .with(
+                CqContext::CQE_SZ,
+                u32::from(entry_size == EntrySize::Bytes128),
+            )
+            .with(CqContext::LOG_CQ_SIZE, log_size)
+            .with(CqContext::UAR_PAGE, hca.uar())
+            .with(CqContext::C_EQN_OR_APU_ELEMENT, eq.number())
+            .with(CqContext::DBR_ADDR, doorbell_record.dma_address());
+        let input = CreateCqIn::zeroed().embed(CreateCqIn::CQ_CONTEXT, &context);
+        let output = hca
+            .cmd()
+            .execute_with::<CreateCq>(0, input, &page_list(&ring)?)?;
+        let object = CqObject {
+            object: Object::adopt(hca.cmd(), output),
+            ring,
+            doorbell_record,
+            hca: hca.clone(),
+            _eq: eq.clone(),
+        };
+        Ok(Self {
+            object: Arc::new(object, GFP_KERNEL)?,
+            log_size,
+            entry_size,
+            consumer: 0,
+            arm_serial: 0,
+        })
+    }
+
+    /// The queue as the device has it.
+    pub(crate) fn object(&self) -> &Arc<CqObject> {
+        &self.object
+    }
+
+    /// Takes the next completion.
+    pub(crate) fn next(&mut self) -> Option<Completion> {
+        // CAST: Widening.
+        let index = (self.consumer & ((1 << self.log_size) - 1)) as usize;
+        let end = (index + 1) * self.entry_size.bytes();
+        let op_own = self.object.ring.read8(end - 1);
+        if op_own >> 4 == OP_OWN_INVALID >> 4
+            || u32::from(op_own & 1) != self.consumer >> self.log_size & 1
+        {
+            return None;
+        }
+        // The entry is read after its ownership bit.
+        dma_mb(Read);
+        let mut cqe = Cqe::zeroed();
+        self.object.ring.read(end - Cqe::SIZE, cqe.bytes_mut());
+        let nvme_tcp = match self.entry_size {
+            EntrySize::Bytes64 => None,
+            EntrySize::Bytes128 => {
+                let mut first = NvmeTcpCqe::zeroed();
+                self.object
+                    .ring
+                    .read(end - Cqe::SIZE - NvmeTcpCqe::SIZE, first.bytes_mut());
+                Some(first)
+            }
+        };
+        self.consumer = self.consumer.wrapping_add(1);
+        Some(Completion { cqe, nvme_tcp })
+    }
+
+    /// Tells the device which completions were taken, so that it can use their place.
+    pub(crate) fn release(&mut self) {
+        // The entries were read before the device may write to them.
+        dma_mb(Full);
+        self.object
+            .doorbell_record
+            .write32(RECORD_CONSUMER, self.consumer & 0xff_ffff);
+    }
+
+    /// What [`CqObject::arm`] needs to know. No completion may be taken before it is called.
+    pub(crate) fn prepare_arm(&mut self) -> Arm {
+        let serial = self.arm_serial;
+        self.arm_serial = serial.wrapping_add(1);
+        Arm((serial & 3) << 28 | self.consumer & 0xff_ffff)
+    }
+}

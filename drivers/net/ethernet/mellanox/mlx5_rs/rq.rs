@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Receive queues and what leads packets to them: RQT and TIR.
+
+use kernel::{
+    net::page_pool::{
+        PagePool,
+        PoolPage, //
+    },
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::{
+        barrier::{
+            dma_mb,
+            Write, //
+        },
+        Arc, //
+    }, //
+};
+
+use crate::{
+    cmd::*,
+    cq::CqObject,
+    eq::page_list,
+    glue::DmaBuffer,
+    hca::{
+        Hca,
+        Object, //
+    },
+    wire::{
+        cmd::*,
+        ctx::*,
+        wqe::{
+            DataSegment,
+            TERMINATE_SCATTER_LIST_LKEY, //
+        },
+        Layout, //
+    },
+};
+
+/// log2 of the entries of each queue.
+pub(crate) const LOG_SIZE: u32 = 9;
+const SIZE: u32 = 1 << LOG_SIZE;
+
+/// Pages of an entry at most; an entry has room for a packet of the largest MTU.
+pub(crate) const MAX_PAGES: usize = 3;
+
+/// Doorbell record of a receive queue.
+const RECORD_RECEIVE: usize = 0;
+
+/// The queue as the device has it.
+pub(crate) struct RqObject {
+    object: Object<DestroyRq>,
+    ring: DmaBuffer,
+    doorbell_record: DmaBuffer,
+    _cq: Arc<CqObject>,
+}
+
+/// The pages of one entry, or of one packet.
+pub(crate) type Pages = [Option<PoolPage>; MAX_PAGES];
+
+/// A receive queue with its pages: whoever has it `&mut` fills it.
+pub(crate) struct ReceiveQueue {
+    object: Arc<RqObject>,
+    hca: Arc<Hca>,
+    pool: PagePool,
+    entries: KVec<Pages>,
+    pages_per_entry: usize,
+    producer: u32,
+}
+
+impl ReceiveQueue {
+    /// Creates a queue whose packets are at most `max_packet` bytes long, and fills it.
+    pub(crate) fn new(
+        hca: &Arc<Hca>,
+        cq: &Arc<CqObject>,
+        pool: PagePool,
+        max_packet: usize,
+    ) -> Result<Self> {
+        let pages_per_entry = max_packet.div_ceil(PAGE_SIZE);
+        if pages_per_entry > MAX_PAGES {
+            return Err(EINVAL);
+        }
+        let stride = Self::stride(pages_per_entry);
+        let ring = DmaBuffer::new(hca.dev().get(), stride << LOG_SIZE)?;
+        let doorbell_record = DmaBuffer::new(hca.dev().get(), 8)?;
+        let wq = WorkQueue::zeroed()
+            .with(WorkQueue::WQ_TYPE, 1u32)
+            .with(WorkQueue::PD, hca.pd())
+            .with(WorkQueue::DBR_ADDR, doorbell_record.dma_address())
+            .with(WorkQueue::LOG_WQ_STRIDE, stride.ilog2())
+            .with(WorkQueue::LOG_WQ_SZ, LOG_SIZE);
+        let context = RqContext::zeroed()
+            .with(RqContext::VSD, 1u32)
+            .with(RqContext::STATE, QUEUE_STATE_RST)
+            .with(RqContext::FLUSH_IN_ERROR_EN, 1u32)
+            .with(RqContext::CQN, cq.number())
+            .embed(RqContext::WQ, &wq);
+        let input = CreateRqIn::zeroed().embed(CreateRqIn::CTX, &context);
+        let output = hca
+            .cmd()
+            .execute_with::<CreateRq>(0, input, &page_list(&ring)?)?;
+        let object = RqObject {
+            object: Object::adopt(hca.cmd(), output),
+            ring,
+            doorbell_record,
+            _cq: cq.clone(),
+        };
+
+        let context = RqContext::zeroed().with(RqContext::STATE, QUEUE_STATE_RDY);
+        let input = ModifyRqIn::zeroed()
+            .with(ModifyRqIn::RQ_STATE, QUEUE_STATE_RST)
+            .with(ModifyRqIn::RQN, object.object.number())
+            .embed(ModifyRqIn::CTX, &context);
+        hca.cmd().execute::<ModifyRq>(input)?;
+
+        let mut entries = KVec::with_capacity(SIZE as usize, GFP_KERNEL)?;
+        for _ in 0..SIZE {
+            entries.push([const { None }; MAX_PAGES], GFP_KERNEL)?;
+        }
+        let mut queue = Self {
+            object: Arc::new(object, GFP_KERNEL)?,
+            hca: hca.clone(),
+            pool,
+            entries,
+            pages_per_entry,
+            producer: 0,
+        };
+        queue.fill()?;
+        Ok(queue)
+    }
+
+    /// Bytes of an entry: a data segment for each page, and one more if that makes a power of two.
+    fn stride(pages_per_entry: usize) -> usize {
+        pages_per_entry.next_power_of_two() * DataSegment::SIZE
+    }
+
+    /// The queue as the device has it.
+    pub(crate) fn object(&self) -> &Arc<RqObject> {
+        &self.object
+    }
+
+    /// Whether the device has no pages at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.iter().all(|pages| pages[0].is_none())
+    }
+
+    fn index(counter: u32) -> usize {
+        // CAST: Widening.
+        (counter % SIZE) as usize
+    }
+
+    /// Takes the pages of the entry that a completion names, if it has any.
+    pub(crate) fn take(&mut self, wqe_counter: u16) -> Option<Pages> {
+        let entry = self.entries.get_mut(Self::index(wqe_counter.into()))?;
+        entry[0].as_ref()?;
+        Some(core::mem::replace(entry, [const { None }; MAX_PAGES]))
+    }
+
+    /// Gives pages to all entries that have none, as far as there is memory.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if some entries are left without.
+    pub(crate) fn fill(&mut self) -> Result {
+        let before = self.producer;
+        let result = self.fill_entries();
+        if self.producer != before {
+            // The entries are in memory before the record says so.
+            dma_mb(Write);
+            self.object
+                .doorbell_record
+                .write32(RECORD_RECEIVE, self.producer & 0xffff);
+        }
+        result
+    }
+
+    fn fill_entries(&mut self) -> Result {
+        for _ in 0..SIZE {
+            let index = Self::index(self.producer);
+            let Some(entry) = self.entries.get_mut(index) else {
+                break;
+            };
+            if entry[0].is_some() {
+                break;
+            }
+            let mut pages: Pages = [const { None }; MAX_PAGES];
+            for page in pages.iter_mut().take(self.pages_per_entry) {
+                *page = Some(self.pool.alloc()?);
+            }
+            let stride = Self::stride(self.pages_per_entry);
+            let segments = stride / DataSegment::SIZE;
+            for segment in 0..segments {
+                let data = match pages.get(segment).and_then(Option::as_ref) {
+                    Some(page) => DataSegment::zeroed()
+                        // CAST: 4096.
+                        .with(DataSegment::BYTE_COUNT, PAGE_SIZE as u32)
+                        .with(DataSegment::LKEY, self.hca.key())
+                        .with(DataSegment::ADDR, page.dma_handle()),
+                    None => {
+                        DataSegment::zeroed().with(DataSegment::LKEY, TERMINATE_SCATTER_LIST_LKEY)
+                    }
+                };
+                self.object
+                    .ring
+                    .write(index * stride + segment * DataSegment::SIZE, data.bytes());
+            }
+            *entry = pages;
+            self.producer = self.producer.wrapping_add(1);
+        }
+        Ok(())
+    }
+}
+
+/// A receive queue table.
+pub(crate) struct ReceiveQueueTable {
+    object: Object<DestroyRqt>,
+    _queues: KVec<Arc<RqObject>>,
+}
+
+impl ReceiveQueueTable {
+    /// Creates a table of `queues`.
+    pub(crate) fn new(hca: &Hca, queues: KVec<Arc<RqObject>>) -> Result<Self> {
+        // CAST: There are few queues.
+        let count = queues.len() as u32;
+        let context = RqtContext::zeroed()
+            .with(RqtContext::RQT_MAX_SIZE, count)
+            .with(RqtContext::RQT_ACTUAL_SIZE, count);
+        let input = CreateRqtIn::zeroed().embed(CreateRqtIn::RQT_CONTEXT, &context);
+        let mut numbers = KVec::new();
+        for queue in &queues {
+            numbers.extend_from_slice(&queue.object.number().to_be_bytes(), GFP_KERNEL)?;
+        }
+        let output = hca.cmd().execute_with::<CreateRqt>(0, input, &numbers)?;
+        Ok(Self {
+            object: Object::adopt(hca.cmd(), output),
+            _queues: queues,
+        })
+    }
+}
+
+/// A TIR, which spreads packets over the queues of a table.
+pub(crate) struct Tir {
+    object: Object<DestroyTir>,
+    _table: Arc<ReceiveQueueTable>,
+}
+
+/// The NVMe/TCP offload of a TIR.
+pub(crate) struct TirOffload {
+    /// Number of the tag buffer table.
+    pub(crate) tag_table: u32,
+    /// Data digests are checked.
+    pub(crate) crc: bool,
+}
+
+impl Tir {
+    /// Creates a TIR over `table`.
+    pub(crate) fn new(
+        hca: &Hca,
+        table: &Arc<ReceiveQueueTable>,
+        offload: Option<TirOffload>,
+    ) -> Result<Self> {
+        let context = TirContext::zeroed()
+            .with(TirContext::DISP_TYPE, 1u32)
+            .with(TirContext::INDIRECT_TABLE, table.object.number())
+            .with(TirContext::RX_HASH_FN, HASH_INVERTED_XOR8)
+            .with(TirContext::TRANSPORT_DOMAIN, hca.transport_domain());
+        let context = match offload {
+            None => context,
+            Some(TirOffload { tag_table, crc }) => {
+                let context = context.with(TirContext::SELF_LB_BLOCK, 3u32);
+                let context = NvmeTcpTirContext::from_prefix(context.bytes())
+                    .with(NvmeTcpTirContext::NVMEOTCP_ZERO_COPY_EN, 1u32)
+                    .with(NvmeTcpTirContext::NVMEOTCP_CRC_EN, crc)
+                    .with(NvmeTcpTirContext::NVMEOTCP_TAG_BUFFER_TABLE_ID, tag_table);
+                TirContext::from_prefix(context.bytes())
+            }
+        };
+        let input = CreateTirIn::zeroed().embed(CreateTirIn::CTX, &context);
+        let output = hca.cmd().execute::<CreateTir>(input)?;
+        Ok(Self {
+            object: Object::adopt(hca.cmd(), output),
+            _table: table.clone(),
+        })
+    }
+
+    /// Number of the TIR.
+    pub(crate) fn number(&self) -> u32 {
+        self.object.number()
+    }
+}

@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Reception of packets.
+
+use core::ops::Range;
+
+use kernel::{
+    net::{
+        napi::Budget,
+        skbuff::{
+            HashType,
+            RxSkb, //
+        },
+        ulp_ddp, //
+    },
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::Arc, //
+};
+
+use crate::{
+    cq::{
+        Arm,
+        Completion,
+        CompletionQueue, //
+    },
+    ddp::{
+        flow::{
+            FlowState,
+            FlowTable, //
+        },
+        rx::Placed, //
+    },
+    rq::{
+        Pages,
+        ReceiveQueue, //
+    },
+    stats::Counters,
+    wire::{
+        cqe::{
+            self,
+            Cqe,
+            NvmeTcpCqe, //
+        },
+        packet::header_len,
+        Layout, //
+    },
+};
+
+/// Packets up to this length are copied, their pages go back to the ring's pool at once.
+const COPY_BREAK: usize = 256;
+
+/// Bytes of a packet in which its headers are looked for.
+const HEADER_ROOM: usize = 192;
+
+/// The receive side of a channel.
+pub(crate) struct Receiver {
+    // The queue completes to the CQ.
+    rq: ReceiveQueue,
+    cq: CompletionQueue,
+    index: u16,
+    flows: Arc<FlowTable>,
+    ddp_counters: Arc<ulp_ddp::Counters>,
+}
+
+/// What the device did for a packet of an offloaded connection.
+struct Offloaded {
+    /// The connection, unless it was closed meanwhile.
+    flow: Option<Arc<FlowState>>,
+    /// What was placed.
+    placed: Option<Placed>,
+    /// Where the device believes that a PDU header is.
+    resync: Option<u32>,
+}
+
+/// A received packet in the pages of its queue entry.
+pub(crate) struct Packet {
+    pages: Pages,
+    len: usize,
+}
+
+impl Packet {
+    /// Takes the pages of an entry into which the device wrote `len` bytes.
+    fn new(pages: Pages, len: usize) -> Result<Self> {
+        let mut left = len;
+        for page in pages.iter().flatten() {
+            let part = left.min(PAGE_SIZE);
+            if part > 0 {
+                page.sync_for_cpu(0..part)?;
+            }
+            left -= part;
+        }
+        // The device cannot have written more than there was room for.
+        if left > 0 {
+            return Err(EINVAL);
+        }
+        Ok(Self { pages, len })
+    }
+
+    /// Bytes in the pages.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Appends a copy of `range` to the head of `skb`.
+    pub(crate) fn copy(&self, skb: &mut RxSkb, range: Range<usize>) -> Result {
+        for (index, page) in self.pages.iter().enumerate() {
+            let part = part_in_page(index, &range);
+            if let (Some(page), false) = (page, part.is_empty()) {
+                skb.put_from_page(page, part)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends `range` to `skb` as fragments.
+    pub(crate) fn attach(&mut self, skb: &mut RxSkb, range: Range<usize>) -> Result {
+        for (index, slot) in self.pages.iter_mut().enumerate() {
+            let part = part_in_page(index, &range);
+            if part.is_empty() {
+                continue;
+            }
+            if let Some(page) = slot.take() {
+                // CAST: 4096.
+                skb.add_pool_frag(page, part, PAGE_SIZE as u32)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the start of the packet and returns how much that is.
+    fn start<'a>(&self, room: &'a mut [u8; HEADER_ROOM]) -> Result<&'a [u8]> {
+        let len = self.len.min(HEADER_ROOM);
+        let (room, _) = room.split_at_mut(len);
+        self.pages[0].as_ref().ok_or(EINVAL)?.read(0, room)?;
+        Ok(room)
+    }
+
+    /// The packet as the stack wants it: headers in the head, payload in fragments.
+    fn into_skb(mut self, budget: &Budget<'_>) -> Result<RxSkb> {
+        if self.len <= COPY_BREAK {
+            let mut skb = RxSkb::alloc(budget, self.len)?;
+            self.copy(&mut skb, 0..self.len)?;
+            return Ok(skb);
+        }
+        let mut room = [0; HEADER_ROOM];
+        let start = self.start(&mut room)?;
+        let head = header_len(start);
+        let mut skb = RxSkb::alloc(budget, HEADER_ROOM)?;
+        skb.put(start.get(..head).unwrap_or(start))?;
+        let len = self.len;
+        self.attach(&mut skb, head..len)?;
+        Ok(skb)
+    }
+}
+
+/// The part of page `index` that `range` of a packet is in.
+fn part_in_page(index: usize, range: &Range<usize>) -> Range<usize> {
+    let base = index * PAGE_SIZE;
+    let start = range.start.saturating_sub(base).min(PAGE_SIZE);
+    let end = range.end.saturating_sub(base).min(PAGE_SIZE);
+    start..end
+}
+
+impl Receiver {
+    /// Receives with `rq`, which completes to `cq`, for receive queue `index`.
+    pub(crate) fn new(
+        rq: ReceiveQueue,
+        cq: CompletionQueue,
+        index: u16,
+        flows: Arc<FlowTable>,
+        ddp_counters: Arc<ulp_ddp::Counters>,
+    ) -> Self {
+        Self {
+            rq,
+            cq,
+            index,
+            flows,
+            ddp_counters,
+        }
+    }
+
+    /// Receives at most as many packets as the budget allows, and returns how many that were.
+    pub(crate) fn poll(&mut self, counters: &Counters, budget: &Budget<'_>) -> usize {
+        let mut work = 0;
+        while work < budget.limit() {
+            let Some(completion) = self.cq.next() else {
+                break;
+            };
+            work += 1;
+            self.receive(&completion, counters, budget);
+        }
+        if work > 0 {
+            self.cq.release();
+        }
+        // Without memory for all entries, those that are left have to do. If there are none, only
+        // another poll can get reception going again.
+        if self.rq.fill().is_err() && self.rq.is_empty() {
+            return budget.limit();
+        }
+        work
+    }
+
+    fn receive(&mut self, completion: &Completion, counters: &Counters, budget: &Budget<'_>) {
+        let cqe = &completion.cqe;
+        // CAST: 16 bits.
+        let pages = self.rq.take(cqe.get(Cqe::WQE_COUNTER) as u16);
+        let (Some(pages), cqe::OPCODE_RESP_SEND) = (pages, cqe.get32(Cqe::OPCODE)) else {
+            counters.rx_errors.add(1);
+            return;
+        };
+        // CAST: Widening.
+        let len = cqe.get32(Cqe::BYTE_CNT) as usize;
+        let offload = completion
+            .nvme_tcp
+            .filter(|_| cqe.get(Cqe::FLOW_TAG) != 0)
+            .map(|offload| Offloaded {
+                flow: self.flows.get(cqe.get32(Cqe::FLOW_TAG)),
+                placed: (cqe.get(Cqe::NVMEOTCP_ZC) != 0).then(|| Placed::new(&offload)),
+                resync: (cqe.get(Cqe::NVMEOTCP_RESYNC) != 0)
+                    .then(|| offload.get32(NvmeTcpCqe::RESYNC_TCP_SN)),
+            });
+        let placed = offload
+            .as_ref()
+            .and_then(|offload| offload.placed)
+            .map_or(0, |placed| placed.len());
+        let packet = len
+            .checked_sub(placed)
+            .ok_or(EINVAL)
+            .and_then(|kept| Packet::new(pages, kept));
+        let Ok(packet) = packet else {
+            counters.rx_errors.add(1);
+            return;
+        };
+        let skb = match &offload {
+            Some(offload) => self.receive_offloaded(packet, offload, cqe, counters, budget),
+            None => packet.into_skb(budget),
+        };
+        match skb {
+            Ok(skb) => self.deliver(skb, cqe, counters, budget),
+            Err(_) => counters.rx_dropped.add(1),
+        }
+    }
+
+    /// A packet of an offloaded connection.
+    fn receive_offloaded(
+        &self,
+        packet: Packet,
+        offload: &Offloaded,
+        cqe: &Cqe,
+        counters: &Counters,
+        budget: &Budget<'_>,
+    ) -> Result<RxSkb> {
+        let flow = match (&offload.flow, &offload.placed) {
+            (Some(flow), _) => flow,
+            // Without its flow, this is a packet like any other.
+            (None, None) => return packet.into_skb(budget),
+            (None, Some(_)) => {
+                counters.rx_placed_dropped.add(1);
+                self.ddp_counters.dropped(1);
+                return Err(ENOENT);
+            }
+        };
+        if let Some(seq) = offload.resync {
+            self.ddp_counters.resync_requested();
+            flow.resync_requested(seq);
+        }
+        let mut skb = match &offload.placed {
+            Some(placed) => {
+                let skb = placed.build(packet, flow, budget).inspect_err(|_| {
+                    counters.rx_placed_dropped.add(1);
+                    self.ddp_counters.dropped(1);
+                })?;
+                // CAST: Widening.
+                self.ddp_counters.placed(1, placed.len() as u64);
+                skb
+            }
+            None => packet.into_skb(budget)?,
+        };
+        skb.set_ulp_crc(cqe.get(Cqe::NVMEOTCP_DDGST_OK) != 0 && flow.trusts_digests());
+        Ok(skb)
+    }
+
+    fn deliver(&self, mut skb: RxSkb, cqe: &Cqe, counters: &Counters, budget: &Budget<'_>) {
+        counters.rx_packets.add(1);
+        // CAST: Widening.
+        counters.rx_bytes.add(skb.len() as u64);
+        if cqe.get(Cqe::L3_OK) != 0 && cqe.get(Cqe::L4_OK) != 0 {
+            counters.rx_csum_ok.add(1);
+            skb.set_csum_unnecessary();
+        }
+        // Bits 7:6 tell the L4 fields that were hashed, bits 3:2 the L3 fields.
+        let hashed = cqe.get32(Cqe::RSS_HASH_TYPE);
+        if hashed & 0xc0 != 0 {
+            skb.set_hash(cqe.get32(Cqe::RSS_HASH_RESULT), HashType::L4);
+        } else if hashed & 0x0c != 0 {
+            skb.set_hash(cqe.get32(Cqe::RSS_HASH_RESULT), HashType::L3);
+        }
+        skb.record_rx_queue(self.index);
+        if skb.gro_receive(budget).is_err() {
+            counters.rx_errors.add(1);
+        }
+    }
+
+    /// See [`CompletionQueue::prepare_arm`].
+    pub(crate) fn prepare_arm(&mut self) -> Arm {
+        self.cq.prepare_arm()
+    }
+}

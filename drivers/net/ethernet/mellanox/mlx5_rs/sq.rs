@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Send queues: the ring, and what is common to packets and to entries for the device itself.
+
+use kernel::{
+    prelude::*,
+    sync::{
+        barrier::{
+            dma_mb,
+            Write, //
+        },
+        Arc, //
+    }, //
+};
+
+use crate::{
+    cmd::*,
+    cq::CqObject,
+    eq::page_list,
+    glue::DmaBuffer,
+    hca::{
+        Hca,
+        Object, //
+    },
+    regs,
+    wire::{
+        cmd::*,
+        ctx::*,
+        wqe::*,
+        Layout, //
+    },
+};
+
+/// Doorbell record of a send queue.
+const RECORD_SEND: usize = 4;
+/// Bytes of the largest queue entry.
+const MAX_ENTRY: usize = 16 * WQEBB;
+
+/// The ring of a send queue, counted in basic blocks of 64 bytes.
+pub(crate) struct SendQueue {
+    object: Object<DestroySq>,
+    ring: DmaBuffer,
+    doorbell_record: DmaBuffer,
+    log_size: u32,
+    producer: u32,
+    consumer: u32,
+    /// First 8 bytes of the entry that was posted last, for the doorbell; none if it was rung.
+    pending: Option<u64>,
+    hca: Arc<Hca>,
+    _cq: Arc<CqObject>,
+}
+
+impl SendQueue {
+    /// Creates a queue of `1 << log_size` basic blocks, ready for use.
+    pub(crate) fn new(hca: &Arc<Hca>, cq: &Arc<CqObject>, log_size: u32) -> Result<Self> {
+        let ring = DmaBuffer::new(hca.dev().get(), WQEBB << log_size)?;
+        let doorbell_record = DmaBuffer::new(hca.dev().get(), 8)?;
+        let wq = WorkQueue::zeroed()
+            .with(WorkQueue::WQ_TYPE, 1u32)
+            .with(WorkQueue::PD, hca.pd())
+            .with(WorkQueue::UAR_PAGE, hca.uar())
+            .with(WorkQueue::DBR_ADDR, doorbell_record.dma_address())
+            .with(WorkQueue::LOG_WQ_STRIDE, WQEBB.ilog2())
+            .with(WorkQueue::LOG_WQ_SZ, log_size);
+        let context = SqContext::zeroed()
+            .with(SqContext::FLUSH_IN_ERROR_EN, 1u32)
+            .with(SqContext::STATE, QUEUE_STATE_RST)
+            .with(SqContext::CQN, cq.number())
+            .with(SqContext::TIS_LST_SZ, 1u32)
+            .with(SqContext::TIS_NUM_0, hca.tis())
+            .embed(SqContext::WQ, &wq);
+        let input = CreateSqIn::zeroed().embed(CreateSqIn::CTX, &context);
+        let output = hca
+            .cmd()
+            .execute_with::<CreateSq>(0, input, &page_list(&ring)?)?;
+        let object = Object::adopt(hca.cmd(), output);
+
+        let context = SqContext::zeroed().with(SqContext::STATE, QUEUE_STATE_RDY);
+        let input = ModifySqIn::zeroed()
+            .with(ModifySqIn::SQ_STATE, QUEUE_STATE_RST)
+            .with(ModifySqIn::SQN, object.number())
+            .embed(ModifySqIn::CTX, &context);
+        hca.cmd().execute::<ModifySq>(input)?;
+        Ok(Self {
+            object,
+            ring,
+            doorbell_record,
+            log_size,
+            producer: 0,
+            consumer: 0,
+            pending: None,
+            hca: hca.clone(),
+            _cq: cq.clone(),
+        })
+    }
+
+    /// Basic blocks of the ring.
+    pub(crate) fn size(&self) -> u32 {
+        1 << self.log_size
+    }
+
+    /// Index in the ring of a producer or consumer counter.
+    pub(crate) fn index(&self, counter: u32) -> usize {
+        // CAST: Widening.
+        (counter & (self.size() - 1)) as usize
+    }
+
+    /// Counter of the next basic block to write.
+    pub(crate) fn producer(&self) -> u32 {
+        self.producer
+    }
+
+    /// Counter of the oldest basic block that is in use.
+    pub(crate) fn consumer(&self) -> u32 {
+        self.consumer
+    }
+
+    /// Basic blocks that are not in use.
+    pub(crate) fn free(&self) -> u32 {
+        self.size() - self.producer.wrapping_sub(self.consumer)
+    }
+
+    /// Gives basic blocks up to counter `consumer` back.
+    pub(crate) fn complete(&mut self, consumer: u32) {
+        self.consumer = consumer;
+    }
+
+    /// Counter of the block that a completion names by its low 16 bits, if it is in use.
+    pub(crate) fn completed(&self, wqe_counter: u16) -> Option<u32> {
+        // CAST: The difference of the low 16 bits; the ring is smaller than that.
+        let distance = wqe_counter.wrapping_sub(self.consumer as u16);
+        (u32::from(distance) < self.producer.wrapping_sub(self.consumer))
+            .then(|| self.consumer.wrapping_add(distance.into()))
+    }
+
+    /// Basic blocks that an entry of `blocks` blocks takes now: an entry does not wrap around, the
+    /// rest of the ring before it is filled.
+    pub(crate) fn blocks_with_padding(&self, blocks: u32) -> u32 {
+        blocks + self.padding(blocks)
+    }
+
+    fn padding(&self, blocks: u32) -> u32 {
+        let to_edge = self.size() - (self.producer & (self.size() - 1));
+        if to_edge < blocks {
+            to_edge
+        } else {
+            0
+        }
+    }
+
+    /// Posts an entry of `len` bytes that `build` writes into zeroed memory, and returns the counter
+    /// of its first block.
+    ///
+    /// The device is told by [`SendQueue::ring_doorbell`].
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` if the ring has no room for it, `EINVAL` if it is longer than an entry can be.
+    pub(crate) fn post(&mut self, len: usize, build: impl FnOnce(&mut [u8], Slot)) -> Result<u32> {
+        let mut entry = [0u8; MAX_ENTRY];
+        let entry = entry.get_mut(..len).ok_or(EINVAL)?;
+        // CAST: At most 16.
+        let blocks = len.div_ceil(WQEBB) as u32;
+        if self.free() < self.blocks_with_padding(blocks) {
+            return Err(ENOSPC);
+        }
+        for _ in 0..self.padding(blocks) {
+            let slot = self.slot();
+            let nop = slot.ctrl(OPCODE_NOP, DS);
+            self.write(nop.bytes(), 1);
+        }
+        let first = self.producer;
+        let slot = self.slot();
+        build(entry, slot);
+        self.write(entry, blocks);
+        Ok(first)
+    }
+
+    fn slot(&self) -> Slot {
+        Slot {
+            sqn: self.object.number(),
+            // CAST: The device counts with 16 bits.
+            index: self.producer as u16,
+        }
+    }
+
+    fn write(&mut self, entry: &[u8], blocks: u32) {
+        self.ring.write(self.index(self.producer) * WQEBB, entry);
+        self.producer = self.producer.wrapping_add(blocks);
+        self.pending = entry
+            .first_chunk::<8>()
+            .map(|start| u64::from_be_bytes(*start));
+    }
+
+    /// Tells the device of the entries that were posted.
+    pub(crate) fn ring_doorbell(&mut self) {
+        let Some(start) = self.pending.take() else {
+            return;
+        };
+        // The entries are in memory before the record says so.
+        dma_mb(Write);
+        self.doorbell_record
+            .write32(RECORD_SEND, self.producer & 0xffff);
+        // The record is in memory before the device is told.
+        dma_mb(Write);
+        let _ = self
+            .hca
+            .bar()
+            .doorbell64(self.hca.doorbell(regs::UAR_SQ), start);
+    }
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Counters of a channel, which outlive it.
+
+use kernel::sync::atomic::{
+    Atomic,
+    Relaxed, //
+};
+
+macro_rules! counters {
+    ($( $(#[$meta:meta])* $name:ident, )*) => {
+        /// Counters of one channel since the device exists.
+        #[derive(Default)]
+        pub(crate) struct Counters {
+            $( $(#[$meta])* pub(crate) $name: Counter, )*
+        }
+
+        impl Counters {
+            /// Names of all counters.
+            pub(crate) const NAMES: &'static [&'static str] = &[$( stringify!($name), )*];
+
+            /// Values of all counters, in the order of [`Self::NAMES`].
+            pub(crate) fn values(&self) -> [u64; Self::NAMES.len()] {
+                [$( self.$name.get(), )*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Packets received.
+    rx_packets,
+    /// Bytes received.
+    rx_bytes,
+    /// Packets whose checksum the device verified.
+    rx_csum_ok,
+    /// Completions that were errors or made no sense.
+    rx_errors,
+    /// Packets dropped for want of memory.
+    rx_dropped,
+    /// Packets with placed payload that lost their place: the command or flow is gone.
+    rx_placed_dropped,
+    /// Packets transmitted.
+    tx_packets,
+    /// Bytes transmitted.
+    tx_bytes,
+    /// Packets that the device had to segment.
+    tx_lso_packets,
+    /// Packets dropped before they reached the ring.
+    tx_dropped,
+    /// Completions that were errors or made no sense.
+    tx_errors,
+    /// Times the queue was stopped for want of room.
+    tx_stopped,
+    /// Entries of the queue of internal operations that failed.
+    ico_errors,
+}
+
+/// A counter that anybody may read.
+pub(crate) struct Counter(Atomic<u64>);
+
+impl Counter {
+    /// Adds to the counter.
+    #[inline]
+    pub(crate) fn add(&self, value: u64) {
+        self.0.add(value, Relaxed);
+    }
+
+    /// Current value.
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Default for Counter {
+    fn default() -> Self {
+        Self(Atomic::new(0))
+    }
+}
