@@ -8,6 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import check
+import demo
 import kernel
 import model
 import overlay
@@ -23,7 +25,10 @@ STEPS = {
     "kernel tree": overlay.update,
     "kernel": kernel.build,
     "device model": model.build,
+    "demo files": demo.make_data,
 }
+
+BASE = ("tool root", "kernel source")
 
 
 def prepare(*names, more=0, quiet=False):
@@ -33,6 +38,13 @@ def prepare(*names, more=0, quiet=False):
         with runner.step(name) as step:
             STEPS[name](step)
     return runner
+
+
+def run_demo():
+    runner = prepare(*BASE, "kernel tree", "kernel", "device model", "demo files", more=1)
+    with runner.step("demo") as step:
+        passes = demo.run(step)
+    return demo.report(passes)
 
 
 def clean():
@@ -47,23 +59,26 @@ def distclean():
 
 
 def dispatch(command, args):
-    base = ("tool root", "kernel source")
     if command == "root-only":
         prepare("tool root")
     elif command == "overlay":
-        prepare(*base, "kernel tree")
+        prepare(*BASE, "kernel tree")
     elif command == "kernel":
-        prepare(*base, "kernel tree", "kernel")
+        prepare(*BASE, "kernel tree", "kernel")
     elif command == "model":
         prepare("tool root", "device model")
     elif command == "make":
         return kernel.make(" ".join(args))
     elif command == "root":
         return toolroot.run(" ".join(args) or "bash", check=False).returncode
+    elif command == "check":
+        return check.run(prepare)
+    elif command == "demo":
+        return run_demo()
     elif command == "make-vm":
         settings = vm.topology()
         quiet = bool(os.environ.get("RUN"))
-        prepare(*base, "kernel tree", "kernel", *(["device model"] if vm.ports(settings) else []), quiet=quiet)
+        prepare(*BASE, "kernel tree", "kernel", *(["device model"] if vm.ports(settings) else []), quiet=quiet)
         return vm.interactive()
     elif command == "vm":
         return vm.main(args)
@@ -72,7 +87,7 @@ def dispatch(command, args):
     elif command == "distclean":
         distclean()
     else:
-        raise Failure("Commands: overlay kernel model make root vm make-vm clean distclean.")
+        raise Failure("Commands: demo check overlay kernel model make root vm make-vm clean distclean.")
     return 0
 
 

@@ -40,30 +40,6 @@ Pin-Priority: 990
 # Mount points for the guest, which sees the root read-only.
 DIRECTORIES = ("share", "etc/nvme", "repo", "kernel", "ccache")
 
-# The same places for every build, so that object files and caches do not
-# depend on where the checkout lies.
-ENTER = r"""
-set -e
-bind() { mkdir -p "$ROOT$2"; mount --bind "$1" "$ROOT$2"; }
-mount -t proc proc "$ROOT/proc"
-mount --rbind /sys "$ROOT/sys"
-mount --rbind /dev "$ROOT/dev"
-mount -t tmpfs tmpfs "$ROOT/tmp"
-bind "$REPO" /repo
-bind "$BUILD" /kernel
-bind "$CACHE/ccache" /ccache
-bind "$CACHE/cargo" /root/.cargo
-cp -L /etc/resolv.conf "$ROOT/tmp/resolv.conf" && mount --bind "$ROOT/tmp/resolv.conf" "$ROOT/etc/resolv.conf"
-for bundle in "${SSL_CERT_FILE:-}" /etc/ssl/certs/ca-certificates.crt; do
-    if [ -f "$bundle" ]; then mount --bind "$bundle" "$ROOT/etc/ssl/certs/ca-certificates.crt"; break; fi
-done
-if [ -f /etc/pip.conf ]; then touch "$ROOT/etc/pip.conf"; mount --bind /etc/pip.conf "$ROOT/etc/pip.conf"; fi
-while [ "$1" != -- ]; do bind "$1" "$2"; shift 2; done
-shift
-exec chroot "$ROOT" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 \
-    CCACHE_DIR=/ccache CCACHE_MAXSIZE=4G CARGO_TARGET_DIR=/kernel/cargo \
-    CARGO_HTTP_CAINFO=/etc/ssl/certs/ca-certificates.crt TERM="${TERM:-dumb}" "${PASS[@]}" bash -c "$1"
-"""
 # Settings of the host's own clients that commands in the root honour as well.
 PASSED = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "PIP_INDEX_URL",
           "PIP_CERT", "PIP_DEFAULT_TIMEOUT", "PIP_DISABLE_PIP_VERSION_CHECK")
@@ -210,9 +186,8 @@ def command_line(command, binds=()):
     flat = [str(part) for pair in binds for part in pair]
     if not isinstance(command, str):
         command = shlex.join(command)
-    passed = " ".join(shlex.quote(f"{name}={os.environ[name]}") for name in PASSED if os.environ.get(name))
-    script = f"PASS=({passed})\n{ENTER}"
-    return [*namespace(), "bash", "-c", script, "enter", *flat, "--", command], env
+    env["PASS"] = "\n".join(f"{name}={os.environ[name]}" for name in PASSED if os.environ.get(name))
+    return [*namespace(), "bash", str(REPO / "tools/lab/enter.sh"), *flat, "--", command], env
 
 
 def run(command, binds=(), check=True, **kwargs):

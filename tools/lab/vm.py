@@ -17,64 +17,6 @@ import toolroot
 from paths import BUILD, LOGS, MODULES
 from steps import Failure
 
-# Inside the tool root. The guest's root file system is the tool root itself,
-# seen without the mounts of this namespace, plus the checkout in /opt/repo,
-# the kernel tree in /opt/kernel and the kernel's modules.
-LAUNCH = r"""
-set -e
-cd /run/lab
-export TMPDIR=/run/lab
-view=/mnt
-mount --bind / $view
-mount -t tmpfs tmpfs $view/opt; mkdir -p $view/opt/repo $view/opt/kernel
-mount --bind /repo $view/opt/repo
-mount --bind /kernel/tree $view/opt/kernel
-if [ -d /kernel/modules/lib/modules ]; then mkdir -p /usr/lib/modules; mount --bind /kernel/modules/lib/modules $view/usr/lib/modules; fi
-devices=()
-if [ "$PORTS" -gt 0 ]; then
-    sockets=()
-    for ((i = 0; i < PORTS; i++)); do
-        sockets+=(--port "/run/lab/nic$i.sock")
-        devices+=(-device "{\"driver\":\"vfio-user-pci\",\"id\":\"nic$i\",\"bus\":\"pcie.0\",\"x-msg-timeout\":3600000,\"socket\":{\"type\":\"unix\",\"path\":\"/run/lab/nic$i.sock\"}}")
-    done
-    mkfifo ready
-    # shellcheck disable=SC2086 # several arguments
-    /kernel/cargo/release/nicmodel "${sockets[@]}" $MODEL_ARGS > ready 2> model.log &
-    model=$!
-    if ! read -r -t 20 line < ready || [ "$line" != ready ]; then echo "the device model did not start:"; cat model.log; exit 1; fi
-fi
-if [ -d /share ] && [ -n "$SHARE" ]; then
-    devices+=(-fsdev local,id=share,path=/share,security_model=none -device virtio-9p-pci,fsdev=share,mount_tag=share)
-fi
-for disk in $DISKS; do
-    # A guest's writes last as long as the guest.
-    devices+=(-drive "file=$disk,if=none,id=$(basename "$disk" .img),format=raw,snapshot=on" -device "virtio-blk-pci,drive=$(basename "$disk" .img)")
-done
-case $CONSOLE in
-shared) devices+=(-serial stdio) ;;
-shell) devices+=(-chardev stdio,id=console,signal=off,mux=on,logfile=/run/lab/console.log -serial chardev:console) ;;
-split)
-    devices+=(-chardev file,id=console,path=/run/lab/console.log -serial chardev:console
-        -device virtio-serial-pci -chardev stdio,id=output -device virtserialport,chardev=output,name=output)
-    # QEMU closes the port when its standard input ends; this one never does.
-    mkfifo input
-    exec 0<> input
-    ;;
-esac
-status=0
-timeout --foreground "$TIMEOUT" qemu-system-x86_64 -M q35 -accel "$ACCEL" -cpu max -smp "$SMP" -m "$MEM" \
-    -nodefaults -no-user-config -display none -no-reboot \
-    -object "memory-backend-memfd,id=ram,size=$MEM,share=on" -machine memory-backend=ram \
-    -fsdev local,id=root,path=$view,security_model=none,readonly=on,multidevs=remap \
-    -device virtio-9p-pci,fsdev=root,mount_tag=root \
-    -fsdev local,id=lab,path=/run/lab,security_model=none -device virtio-9p-pci,fsdev=lab,mount_tag=lab \
-    -device virtio-rng-pci "${devices[@]}" \
-    -kernel /kernel/obj/arch/x86/boot/bzImage \
-    -append "console=ttyS0 root=root rootfstype=9p rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=loose ro init=/opt/repo/tools/lab/guest/init panic=-1 oops=panic init_on_alloc=1 quiet loglevel=5 $APPEND" || status=$?
-if [ -n "${model:-}" ]; then kill "$model" 2>/dev/null || true; wait "$model" 2>/dev/null || true; fi
-exit $status
-"""
-
 # What the kernel prints when something in it went wrong.
 COMPLAINTS = re.compile(
     r"^(?:\[[ .0-9]+\] )?(?:BUG: |WARNING: |Oops|general protection fault|Kernel panic|KASAN|UBSAN|INFO: task .* blocked|unreferenced object|INFO: .*lock)"
@@ -123,8 +65,13 @@ def accelerator():
     return "tcg,thread=multi" if accel == "tcg" else accel
 
 
-def boot(guest, stdout=None):
-    """Boot, run, power off."""
+def execute_here(script, binds):
+    """The guest's output goes to ours."""
+    return toolroot.run(script, binds, check=False).returncode
+
+
+def boot(guest, execute=execute_here):
+    """Boot, run, power off. execute runs QEMU's script in the tool root and returns its status."""
     if not kernel.IMAGE.exists() or not (MODULES / "lib").is_dir():
         raise Failure("No kernel has been built yet: run make kernel.")
     if guest.ports and not model.BINARY.exists():
@@ -153,7 +100,7 @@ def boot(guest, stdout=None):
         }
         exports = "".join(f"export {key}={shlex.quote(str(value))}\n" for key, value in settings.items())
         sys.stdout.flush()
-        status = toolroot.run(exports + LAUNCH, binds, check=False, stdout=stdout).returncode
+        status = execute(exports + "exec bash /repo/tools/lab/launch.sh", binds)
         LOGS.mkdir(parents=True, exist_ok=True)
         for name in ("model.log", "console.log"):
             if (lab / name).exists():

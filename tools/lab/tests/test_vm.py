@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What is said about a VM that does not come to its end."""
+
+import os
+import unittest
+from unittest import mock
+
+import vm
+from steps import Failure
+
+
+def outcome(console, timed_out=False):
+    return vm.Outcome(status=124, console=console, timed_out=timed_out, ended=False)
+
+
+class Explain(unittest.TestCase):
+    def test_hang(self):
+        text = vm.explain(outcome("last words", timed_out=True), 30)
+        self.assertIn("did not finish within 30 s", text)
+        self.assertIn("last words", text)
+
+    def test_panic(self):
+        self.assertIn("panicked", vm.explain(outcome("[ 1.0] Kernel panic - not syncing: Oops"), 30))
+
+    def test_complaints(self):
+        console = "[    1.5] WARNING: CPU: 0 PID: 1 at net/core/dev.c:1 x\n[    1.6] nvme nvme0: WARNING is a word\n[    2.0] BUG: sleeping function called\n"
+        self.assertEqual(len(outcome(console).complaints()), 2)
+
+
+class Variables(unittest.TestCase):
+    def test_wrong_values_are_refused(self):
+        for name in ("DRIVER", "HOST", "TOPO", "FAULTS"):
+            with self.subTest(name), mock.patch.dict(os.environ, {name: "nonsense"}), self.assertRaisesRegex(Failure, name):
+                vm.topology()
+
+    def test_defaults(self):
+        with mock.patch.dict(os.environ, clear=True):
+            self.assertEqual(vm.topology(), {"DRIVER": "mlx5_rs", "HOST": "rs"})
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+
+"""
+NVMe/TCP with direct data placement by the NIC.
+
+Needs a NIC with the feature ulp-ddp and a target whose namespace 1 may be
+overwritten, see nvme_tcp_ddp_lib.py.
+"""
+
+from lib.py import KsftNamedVariant, NetDrvEpEnv, NlError
+from lib.py import defer
+from lib.py import ksft_disruptive, ksft_eq, ksft_exit, ksft_ge, ksft_gt
+from lib.py import ksft_run, ksft_variants
+from nvme_tcp_ddp_lib import Connection, Counters, UlpDdpFamily
+from nvme_tcp_ddp_lib import fio, offload_is_on, set_offload
+
+# Share of the payload of large reads that must be placed.
+PLACED_SHARE = 0.9
+
+_digests = [
+    KsftNamedVariant("no_digest", False, False),
+    KsftNamedVariant("hdr_digest", True, False),
+    KsftNamedVariant("data_digest", False, True),
+    KsftNamedVariant("both_digests", True, True),
+]
+
+
+def _switch(cfg, enabled):
+    before = offload_is_on(cfg.ifname)
+    set_offload(cfg.ifname, enabled)
+    defer(set_offload, cfg.ifname, before)
+    ksft_eq(offload_is_on(cfg.ifname), enabled)
+
+
+def _verified_io(cfg, hdr, data, block, size="16M"):
+    """Write, read back and verify; returns what the counters moved by."""
+    with Connection(hdr, data) as connection:
+        disk = connection.disk()
+        before = Counters(cfg.ifindex)
+        job = fio(disk, "randwrite", block, size, verify="crc32c")
+        moved = Counters(cfg.ifindex) - before
+    ksft_eq(job["total_err"], 0, "fio errors")
+    return moved
+
+
+@ksft_disruptive
+@ksft_variants(_digests)
+def large_reads_placed(cfg, hdr, data):
+    """Payload of large reads is placed by the NIC and is right."""
+    _switch(cfg, True)
+    moved = _verified_io(cfg, hdr, data, "128k")
+    ksft_ge(moved["read_bytes_large"], 16 << 20, "large reads counted")
+    ksft_ge(moved["placed_bytes_large"],
+            PLACED_SHARE * moved["read_bytes_large"], "placed")
+    ksft_gt(moved["rx-nvme-tcp-bytes"], 0, "placed, as the NIC counts")
+    if data:
+        ksft_gt(moved["ddgst_nic"], 0, "digests the NIC vouched for")
+    else:
+        ksft_eq(moved["ddgst_nic"] + moved["ddgst_sw"], 0, "digests")
+
+
+@ksft_disruptive
+@ksft_variants(_digests)
+def off_places_nothing(cfg, hdr, data):
+    """With the feature off not one byte is placed and all data is right."""
+    _switch(cfg, False)
+    moved = _verified_io(cfg, hdr, data, "128k")
+    ksft_eq(moved["bytes_placed"], 0, "placed")
+    ksft_eq(moved["ddgst_nic"], 0, "digests the NIC vouched for")
+    ksft_ge(moved["bytes_copied"], 16 << 20, "copied")
+    ksft_eq(moved.get("rx-nvme-tcp-sk-add", 0), 0, "offloaded sockets")
+
+
+@ksft_disruptive
+@ksft_variants(_digests[::3])
+def mixed_sizes(cfg, hdr, data):
+    """Reads below and above the placement threshold, side by side."""
+    _switch(cfg, True)
+    moved = _verified_io(cfg, hdr, data, "4k-256k", size="32M")
+    ksft_gt(moved["bytes_placed"], 0, "placed")
+    ksft_ge(moved["bytes_placed"] + moved["bytes_copied"], 32 << 20, "read")
+
+
+@ksft_disruptive
+def balance(cfg):
+    """What was set up is taken down: sockets and I/O buffers."""
+    _switch(cfg, True)
+    before = Counters(cfg.ifindex)
+    _verified_io(cfg, False, False, "64k")
+    moved = Counters(cfg.ifindex) - before
+    ksft_gt(moved["rx-nvme-tcp-sk-add"], 0, "sockets offloaded")
+    ksft_eq(moved["rx-nvme-tcp-sk-add"], moved["rx-nvme-tcp-sk-del"], "sockets")
+    ksft_gt(moved["rx-nvme-tcp-setup"], 0, "buffers set up")
+    ksft_eq(moved["rx-nvme-tcp-setup"], moved["rx-nvme-tcp-teardown"], "buffers")
+
+
+@ksft_disruptive
+def caps_follow_feature(cfg):
+    """The netlink capabilities and the ethtool feature are one state."""
+    _switch(cfg, True)
+    family = UlpDdpFamily()
+    caps = family.caps_get({"ifindex": cfg.ifindex})
+    ksft_eq(caps["active"], caps["hw"], "all on")
+    defer(set_offload, cfg.ifname, True)
+    family.caps_set({"ifindex": cfg.ifindex, "wanted": set(),
+                     "wanted-mask": caps["hw"]})
+    ksft_eq(offload_is_on(cfg.ifname), False, "feature after caps-set to none")
+    family.caps_set({"ifindex": cfg.ifindex, "wanted": caps["hw"],
+                     "wanted-mask": caps["hw"]})
+    ksft_eq(offload_is_on(cfg.ifname), True, "feature after caps-set to all")
+
+
+def caps_of_loopback(_cfg):
+    """A device without the offload has an error, not capabilities."""
+    try:
+        UlpDdpFamily().caps_get({"ifindex": 1})
+    except NlError:
+        return
+    raise AssertionError("caps-get of lo succeeded")
+
+
+def main() -> None:
+    """ Ksft boilerplate main """
+    with NetDrvEpEnv(__file__, nsim_test=False) as cfg:
+        ksft_run([large_reads_placed, off_places_nothing, mixed_sizes,
+                  balance, caps_follow_feature, caps_of_loopback],
+                 args=(cfg, ))
+    ksft_exit()
+
+
+if __name__ == "__main__":
+    main()
