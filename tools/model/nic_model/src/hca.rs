@@ -20,6 +20,7 @@ use crate::steering::Steering;
 use crate::table::Table;
 use crate::transmit::Sq;
 use crate::wire::Wire;
+use crate::{Direction, Observer};
 
 /// The first UAR that drivers get: behind the initialization segment, with room.
 const FIRST_UAR: u32 = 0x10;
@@ -92,6 +93,7 @@ pub(crate) struct Hca {
     pub(crate) port: Port,
     mac: [u8; 6],
     wire: Box<dyn Wire>,
+    pub(crate) observer: Option<Box<dyn Observer>>,
     /// Send queues that may have WQEs to execute.
     ready: VecDeque<u32>,
     /// Frames from the wire. Left there only while the first one waits for a
@@ -111,6 +113,7 @@ impl Hca {
             port,
             mac: config.mac,
             wire,
+            observer: None,
             ready: VecDeque::new(),
             incoming: VecDeque::new(),
             outgoing: VecDeque::new(),
@@ -135,6 +138,9 @@ impl Hca {
                 self.log_statistics();
                 return;
             }
+            for frame in &work.frames {
+                self.observe(Direction::Received, frame);
+            }
             self.incoming.extend(work.frames);
             for event in work.events {
                 self.handle(event);
@@ -142,6 +148,12 @@ impl Hca {
             self.receive_all();
             self.send(inbox);
             self.objects.queues.flush(&self.bus);
+        }
+    }
+
+    pub(crate) fn observe(&mut self, direction: Direction, frame: &[u8]) {
+        if let Some(observer) = &mut self.observer {
+            observer.frame(direction, frame);
         }
     }
 

@@ -131,6 +131,12 @@ impl Inbox {
         !state.work.closed
     }
 
+    /// Waits until at least `count` frames are there, for tests of wires.
+    pub fn wait_for_frames(&self, count: usize) {
+        let few = |state: &mut State| state.work.frames.len() < count;
+        drop(self.arrived.wait_while(self.lock(), few).unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Lets [`Inbox::take`] return.
     pub fn kick(&self) {
         self.lock().kicked = true;

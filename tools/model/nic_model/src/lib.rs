@@ -45,12 +45,35 @@ pub use hca::Config;
 pub use inbox::{Event, Frame, Inbox};
 pub use wire::{PortWire, Unplugged, Wire};
 
+/// Way of a frame, seen from the port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the wire.
+    Received,
+    /// To the wire.
+    Sent,
+}
+
+/// Sees every frame of a port, before anything is done with it on receive and
+/// as it leaves on send.
+pub trait Observer: Send {
+    /// One frame.
+    fn frame(&mut self, direction: Direction, frame: &[u8]);
+}
+
 /// Starts the worker of a port. It ends when the inbox is closed.
 ///
 /// # Errors
 ///
 /// If the thread cannot be started.
-pub fn spawn(config: &Config, bus: Bus, inbox: Arc<Inbox>, wire: Box<dyn Wire>) -> io::Result<JoinHandle<()>> {
-    let hca = hca::Hca::new(config, bus, wire);
+pub fn spawn(
+    config: &Config,
+    bus: Bus,
+    inbox: Arc<Inbox>,
+    wire: Box<dyn Wire>,
+    observer: Option<Box<dyn Observer>>,
+) -> io::Result<JoinHandle<()>> {
+    let mut hca = hca::Hca::new(config, bus, wire);
+    hca.observer = observer;
     Builder::new().name(format!("{}-nic", config.name)).spawn(move || hca.run(&inbox))
 }

@@ -9,6 +9,7 @@ use crate::packet::{Packet, ETH_HLEN, ETH_ZLEN};
 use crate::prm::{cq, wqe, Status};
 use crate::segment::segment;
 use crate::workqueue::{State, WorkQueue};
+use crate::Direction;
 
 /// Word of the doorbell record that has a send queue's producer index.
 const RECORD_WORD: u64 = 1;
@@ -215,6 +216,7 @@ impl Hca {
         self.port.counters.transmitted(&frame);
         // Without link the frame is gone, as on a real port.
         if self.port.link_up() {
+            self.observe(Direction::Sent, &frame);
             self.outgoing.push_back(frame);
         }
     }

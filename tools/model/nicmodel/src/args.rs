@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use clap::Parser;
 
+use crate::stream::Address;
+
 /// A ConnectX-style NIC for QEMU's vfio-user-pci.
 #[derive(Debug, Parser)]
 #[command(version, about)]
@@ -13,9 +15,15 @@ pub(crate) struct Args {
     /// A port: socket to listen on, optionally its MAC address.
     #[arg(long = "port", value_name = "PATH[,mac=MAC]", required = true)]
     pub(crate) ports: Vec<PortArg>,
-    /// Where ports lead: "A-B" connects two ports of this process.
+    /// Where ports lead. "A-B": two ports of this process, back to back.
+    /// "A=connect:unix:PATH", "A=listen:unix:PATH", "A=connect:tcp:HOST:PORT",
+    /// "A=listen:tcp:HOST:PORT": a socket, as of QEMU's -netdev stream.
+    /// "A=tap:NAME": a TAP interface.
     #[arg(long = "wire", value_name = "SPEC")]
     pub(crate) wires: Vec<WireArg>,
+    /// Write all frames of all ports to a pcapng file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) capture: Option<PathBuf>,
     /// Exit when every port's client has gone.
     #[arg(long)]
     pub(crate) once: bool,
@@ -72,16 +80,39 @@ fn parse_mac(text: &str) -> Result<[u8; 6], String> {
 pub(crate) enum WireArg {
     /// Two ports, back to back.
     Ports(usize, usize),
+    /// A port, and a socket to connect to.
+    Connect(usize, Address),
+    /// A port, and a socket to listen on.
+    Listen(usize, Address),
+    /// A port, and a TAP interface.
+    Tap(usize, String),
 }
 
 impl FromStr for WireArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let error = || format!("{text:?} is not of the form A-B");
-        let (a, b) = text.split_once('-').ok_or_else(error)?;
+        let error = || format!("{text:?} is no wire, see --help");
         let number = |part: &str| part.parse().map_err(|_| error());
-        Ok(Self::Ports(number(a)?, number(b)?))
+        let Some((port, spec)) = text.split_once('=') else {
+            let (a, b) = text.split_once('-').ok_or_else(error)?;
+            return Ok(Self::Ports(number(a)?, number(b)?));
+        };
+        let port = number(port)?;
+        let (kind, rest) = spec.split_once(':').filter(|(_, rest)| !rest.is_empty()).ok_or_else(error)?;
+        if kind == "tap" {
+            return Ok(Self::Tap(port, rest.into()));
+        }
+        let address = match rest.split_once(':').filter(|(_, address)| !address.is_empty()) {
+            Some(("unix", path)) => Address::Unix(path.into()),
+            Some(("tcp", host)) => Address::Tcp(host.into()),
+            _ => return Err(error()),
+        };
+        match kind {
+            "connect" => Ok(Self::Connect(port, address)),
+            "listen" => Ok(Self::Listen(port, address)),
+            _ => Err(error()),
+        }
     }
 }
 
@@ -103,7 +134,13 @@ mod tests {
     #[test]
     fn wires() {
         assert_eq!("0-3".parse(), Ok(WireArg::Ports(0, 3)));
-        assert!("0".parse::<WireArg>().is_err());
-        assert!("0-x".parse::<WireArg>().is_err());
+        let unix = Address::Unix("/run/x:y".into());
+        assert_eq!("1=listen:unix:/run/x:y".parse(), Ok(WireArg::Listen(1, unix)));
+        let tcp = Address::Tcp("[::1]:5".into());
+        assert_eq!("1=connect:tcp:[::1]:5".parse(), Ok(WireArg::Connect(1, tcp)));
+        assert_eq!("2=tap:tap0".parse(), Ok(WireArg::Tap(2, "tap0".into())));
+        for bad in ["", "0", "0-x", "x-0", "0=", "0=tap:", "0=connect:", "0=listen:unix:", "0=x:unix:/a", "a=tap:b"] {
+            assert!(bad.parse::<WireArg>().is_err(), "{bad}");
+        }
     }
 }

@@ -4,7 +4,13 @@
 //! Each `--port` is one PCI device behind one socket. Wires say where the
 //! ports lead; two ports without a wire are connected to each other.
 
+#![deny(unsafe_code)]
+
 mod args;
+mod capture;
+mod link;
+mod stream;
+mod tap;
 
 use std::error::Error;
 use std::io::Write;
@@ -21,6 +27,7 @@ use nix::sys::signal::{SigSet, Signal};
 use vfio_user_server::Bus;
 
 use args::{Args, PortArg, WireArg};
+use capture::Capture;
 
 /// What the main thread waits for.
 enum Message {
@@ -67,14 +74,18 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     })?;
 
     let inboxes: Vec<Arc<Inbox>> = args.ports.iter().map(|_| Inbox::new()).collect();
+    let names: Vec<String> = (0..inboxes.len()).map(|index| format!("port{index}")).collect();
+    let capture = args.capture.as_ref().map(|path| Capture::create(path, &names)).transpose()?;
     let wires = make_wires(args, &inboxes)?;
     let mut workers = Vec::new();
     let mut ports = Vec::new();
     for (index, ((port, inbox), wire)) in args.ports.iter().zip(&inboxes).zip(wires).enumerate() {
-        let name = format!("port{index}");
+        let name = names.get(index).cloned().unwrap_or_default();
+        // CAST: one per command line argument.
+        let observer = capture.as_ref().map(|capture| capture.observer(index as u32));
         let bus = Bus::new(nic_model::pci::VECTORS);
         let config = Config { name: name.clone(), mac: port.mac_or_default(index) };
-        workers.push(nic_model::spawn(&config, bus.clone(), Arc::clone(inbox), wire)?);
+        workers.push(nic_model::spawn(&config, bus.clone(), Arc::clone(inbox), wire, observer)?);
         ports.push(listen(port, name, Arc::clone(inbox), bus)?);
     }
     let paths: Vec<PathBuf> = ports.iter().map(|port| port.path.clone()).collect();
@@ -105,6 +116,9 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
             log::error!("a worker has panicked");
         }
     }
+    if let Some(capture) = capture {
+        capture.finish();
+    }
     for path in paths {
         if let Err(error) = std::fs::remove_file(&path) {
             log::warn!("{}: {error}", path.display());
@@ -126,6 +140,8 @@ fn make_wires(args: &Args, inboxes: &[Arc<Inbox>]) -> Result<Vec<Box<dyn Wire>>,
         Some(_) => Err(format!("port {port} has more than one wire")),
         None => Err(format!("--wire names port {port}, which does not exist")),
     };
+    let inbox =
+        |port: usize| inboxes.get(port).ok_or_else(|| format!("--wire names port {port}, which does not exist"));
     for spec in specs {
         match spec {
             WireArg::Ports(a, b) => {
@@ -134,17 +150,25 @@ fn make_wires(args: &Args, inboxes: &[Arc<Inbox>]) -> Result<Vec<Box<dyn Wire>>,
                 plug(*a, Box::new(PortWire::new(Arc::clone(second))))?;
                 plug(*b, Box::new(PortWire::new(Arc::clone(first))))?;
             }
+            WireArg::Connect(port, address) => {
+                let wire = stream::connect(address, inbox(*port)?).map_err(|error| format!("{address:?}: {error}"))?;
+                plug(*port, wire)?;
+            }
+            WireArg::Listen(port, address) => {
+                let wire = stream::listen(address, inbox(*port)?).map_err(|error| format!("{address:?}: {error}"))?;
+                plug(*port, wire)?;
+            }
+            WireArg::Tap(port, name) => {
+                let wire = tap::attach(name, inbox(*port)?).map_err(|error| format!("tap {name}: {error}"))?;
+                plug(*port, wire)?;
+            }
         }
     }
     Ok(wires.into_iter().map(|wire| wire.unwrap_or_else(|| Box::new(Unplugged))).collect())
 }
 
 fn listen(port: &PortArg, name: String, inbox: Arc<Inbox>, bus: Bus) -> Result<Listening, Box<dyn Error>> {
-    // A socket that nobody listens on any more is in the way of bind.
-    if std::os::unix::net::UnixStream::connect(&port.path).is_err_and(|error| error.raw_os_error() == Some(111)) {
-        std::fs::remove_file(&port.path)?;
-    }
-    let listener = UnixListener::bind(&port.path).map_err(|error| format!("{}: {error}", port.path.display()))?;
+    let listener = stream::bind_unix(&port.path).map_err(|error| format!("{}: {error}", port.path.display()))?;
     Ok(Listening { listener, path: port.path.clone(), frontend: Frontend::new(inbox), bus, name })
 }
 
