@@ -10,6 +10,7 @@
 #include <net/netdev_lock.h>
 #include <net/netlink.h>
 #include <net/sock.h>
+#include <net/tcp.h>
 #include <net/ulp_ddp.h>
 
 __rust_helper bool rust_helper_skb_is_ulp_crc(const struct sk_buff *skb)
@@ -135,5 +136,24 @@ int rust_helper_genlmsg_multicast_netns(const struct genl_family *family,
 {
 	return genlmsg_multicast_netns(family, net, skb, portid, group, flags);
 }
+
+#ifdef CONFIG_RUST_ULP_DDP_KUNIT_TEST
+
+__rust_helper bool rust_helper_tcp_skb_can_collapse_rx(const struct sk_buff *to,
+						       const struct sk_buff *from)
+{
+	return tcp_skb_can_collapse_rx(to, from);
+}
+
+__rust_helper void rust_helper_skb_set_frag_list(struct sk_buff *skb,
+						 struct sk_buff *list)
+{
+	skb_shinfo(skb)->frag_list = list;
+	skb->len += list->len;
+	skb->data_len += list->len;
+	skb->truesize += list->truesize;
+}
+
+#endif /* CONFIG_RUST_ULP_DDP_KUNIT_TEST */
 
 #endif /* CONFIG_ULP_DDP */

@@ -33,6 +33,8 @@ mod export;
 mod flow;
 mod netlink;
 mod resync;
+#[cfg(CONFIG_RUST_ULP_DDP_KUNIT_TEST)]
+mod tests;
 mod ulp;
 
 pub use self::{

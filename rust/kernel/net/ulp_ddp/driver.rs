@@ -101,6 +101,10 @@ pub trait DeviceOps: netdev::Driver {
 struct Counter(Atomic<u64>);
 
 impl Counter {
+    const fn new() -> Self {
+        Self(Atomic::new(0))
+    }
+
     fn add(&self, n: u64) {
         self.0.add(n, Relaxed);
     }
@@ -135,18 +139,17 @@ impl Default for Counters {
 impl Counters {
     /// All at zero.
     pub const fn new() -> Self {
-        const ZERO: Counter = Counter(Atomic::new(0));
         Self {
-            sk_add: ZERO,
-            sk_add_fail: ZERO,
-            sk_del: ZERO,
-            setup: ZERO,
-            setup_fail: ZERO,
-            teardown: ZERO,
-            drop: ZERO,
-            resync: ZERO,
-            packets: ZERO,
-            bytes: ZERO,
+            sk_add: Counter::new(),
+            sk_add_fail: Counter::new(),
+            sk_del: Counter::new(),
+            setup: Counter::new(),
+            setup_fail: Counter::new(),
+            teardown: Counter::new(),
+            drop: Counter::new(),
+            resync: Counter::new(),
+            packets: Counter::new(),
+            bytes: Counter::new(),
         }
     }
 
@@ -166,7 +169,7 @@ impl Counters {
         self.bytes.add(bytes);
     }
 
-    fn read(&self) -> bindings::ulp_ddp_stats {
+    pub(super) fn read(&self) -> bindings::ulp_ddp_stats {
         bindings::ulp_ddp_stats {
             rx_nvmeotcp_sk_add: self.sk_add.get(),
             rx_nvmeotcp_sk_add_fail: self.sk_add_fail.get(),

@@ -325,7 +325,7 @@ unsafe impl Sync for Flow {}
 
 crate::sync::global_lock! {
     // SAFETY: `init` initialises it before `READY` is set, all users look at `READY` first.
-    unsafe(uninit) static FLOWS: Mutex<KVec<Arc<Flow>>> = KVec::new();
+    unsafe(uninit) static ALL_FLOWS: Mutex<KVec<Arc<Flow>>> = KVec::new();
 }
 
 static STARTED: Atomic<bool> = Atomic::new(false);
@@ -335,13 +335,13 @@ static READY: Atomic<bool> = Atomic::new(false);
 pub(super) fn init() {
     if !STARTED.xchg(true, Full) {
         // SAFETY: Only the first caller gets here.
-        unsafe { FLOWS.init() };
+        unsafe { ALL_FLOWS.init() };
         READY.store(true, Release);
     }
 }
 
 fn forget(flow: &Arc<Flow>) {
-    let mut flows = FLOWS.lock();
+    let mut flows = ALL_FLOWS.lock();
     // The order does not matter; the last one fills the gap.
     if let Some(i) = flows.iter().position(|f| Arc::ptr_eq(f, flow)) {
         let _ = flows.remove(i);
@@ -424,11 +424,11 @@ impl Flow {
         // before its driver calls `quiesce`: either it is refused here or `quiesce` finds it and
         // waits for the lock.
         let mut device = flow.device.lock();
-        FLOWS.lock().push(flow.clone(), GFP_KERNEL)?;
+        ALL_FLOWS.lock().push(flow.clone(), GFP_KERNEL)?;
         // SAFETY: The socket's pointer owns a count of the flow until `del`.
         unsafe { *slot = flow.clone().into_raw_sock() };
         // SAFETY: `device` holds the reference.
-        let added = match (unsafe { is_running(dev) }, ops.sk_add) {
+        let added = match (unsafe { bindings::netif_running(dev) }, ops.sk_add) {
             // SAFETY: The device runs and has a reference, the socket is established and valid.
             (true, Some(sk_add)) => to_result(unsafe { sk_add(dev, sk, config) }),
             _ => Err(ENETDOWN),
@@ -695,17 +695,6 @@ impl Flow {
     }
 }
 
-/// Whether `dev` is up and not about to go down, as `netif_running()`.
-///
-/// # Safety
-///
-/// `dev` must be valid.
-unsafe fn is_running(dev: *mut bindings::net_device) -> bool {
-    // SAFETY: `dev` is valid; the word changes by atomic bit operations only.
-    let state = unsafe { ptr::read_volatile(&raw const (*dev).state) };
-    state & (1 << bindings::netdev_state_t___LINK_STATE_START) != 0
-}
-
 /// Takes all flows of `dev` down. May sleep.
 ///
 /// On return the driver's `sk_del` was called for each of them and none is added until the device is
@@ -719,7 +708,7 @@ pub(super) unsafe fn quiesce(dev: *mut bindings::net_device) {
         return;
     }
     loop {
-        let flow = FLOWS
+        let flow = ALL_FLOWS
             .lock()
             .iter()
             .find(|flow| flow.dev == dev && !flow.ended.load(Acquire))
