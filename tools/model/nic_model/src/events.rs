@@ -22,6 +22,8 @@ struct Eq {
     vector: u32,
     /// Bitmask of asynchronous event types.
     types: u64,
+    /// CQs whose event waits until the driver has seen their last one.
+    deferred: Vec<u32>,
 }
 
 /// A completion queue.
@@ -36,6 +38,12 @@ struct Cq {
     /// As last read from the doorbell record.
     consumed: u32,
     armed: bool,
+    /// Consumer index of the last arm.
+    armed_at: u32,
+    /// Where in the EQ the last event is.
+    event: Option<u32>,
+    /// In the EQ's list.
+    deferred: bool,
     /// Overrun: takes no more entries.
     failed: bool,
     /// Has new entries that no event was sent for.
@@ -84,6 +92,7 @@ impl Queues {
             armed: false,
             vector,
             types: eq::EVENT_BITMASK.get(input),
+            deferred: Vec::new(),
         })
     }
 
@@ -110,12 +119,38 @@ impl Queues {
         if ahead <= 1 << eq.log_size {
             eq.consumed = eq.produced.wrapping_sub(ahead);
         }
+        let deferred = std::mem::take(&mut eq.deferred);
         if arm {
             eq.armed = eq.consumed == eq.produced;
             if !eq.armed {
                 bus.interrupts.trigger(eq.vector);
             }
         }
+        for cqn in deferred {
+            let Ok(cq) = self.cqs.get_mut(cqn) else { continue };
+            cq.deferred = false;
+            if cq.armed && cq.produced.wrapping_sub(cq.armed_at) & MASK24 != 0 {
+                self.fire(bus, cqn);
+            }
+        }
+    }
+
+    /// Sends the event of an armed CQ. A CQ has at most one that the driver
+    /// has not consumed, so that late arms cannot fill the EQ.
+    fn fire(&mut self, bus: &Bus, cqn: u32) {
+        let Ok(cq) = self.cqs.get_mut(cqn) else { return };
+        let eqn = cq.eqn;
+        let Ok(eq) = self.eqs.get_mut(eqn) else { return };
+        let waiting = |event: u32| eq.produced.wrapping_sub(event) <= eq.produced.wrapping_sub(eq.consumed);
+        if cq.event.is_some_and(waiting) {
+            if !std::mem::replace(&mut cq.deferred, true) {
+                eq.deferred.push(cqn);
+            }
+            return;
+        }
+        cq.armed = false;
+        cq.event = Some(eq.produced);
+        self.post_event(bus, eqn, completion_event(cqn));
     }
 
     /// Writes an entry and interrupts if the driver asked for it.
@@ -164,6 +199,9 @@ impl Queues {
             produced: 0,
             consumed: 0,
             armed: false,
+            armed_at: 0,
+            event: None,
+            deferred: false,
             failed: false,
             dirty: false,
         })
@@ -232,9 +270,8 @@ impl Queues {
         for cqn in std::mem::take(&mut self.dirty) {
             let Ok(cq) = self.cqs.get_mut(cqn) else { continue };
             cq.dirty = false;
-            if std::mem::take(&mut cq.armed) {
-                let eqn = cq.eqn;
-                self.post_event(bus, eqn, completion_event(cqn));
+            if cq.armed {
+                self.fire(bus, cqn);
             }
         }
     }
@@ -245,14 +282,11 @@ impl Queues {
             log::debug!("arm of CQ {cqn}, which does not exist");
             return;
         };
-        let ahead = cq.produced.wrapping_sub(ci) & MASK24;
-        if ahead == 0 || cq.dirty {
-            // If dirty, the event comes with the next flush.
-            cq.armed = true;
-        } else {
-            cq.armed = false;
-            let eqn = cq.eqn;
-            self.post_event(bus, eqn, completion_event(cqn));
+        cq.armed = true;
+        cq.armed_at = ci;
+        // If dirty, the event comes with the next flush.
+        if cq.produced.wrapping_sub(ci) & MASK24 != 0 && !cq.dirty {
+            self.fire(bus, cqn);
         }
     }
 }
