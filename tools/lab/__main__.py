@@ -34,9 +34,10 @@ BASE = ("tool root", "kernel source")
 def prepare(*names, more=0, quiet=False):
     """Run the named steps of the set-up; returns the runner for further ones."""
     runner = Runner(len(names) + more, quiet)
-    for name in names:
-        with runner.step(name) as step:
-            STEPS[name](step)
+    with toolroot.locked(f"build-{BUILD.name}"):
+        for name in names:
+            with runner.step(name) as step:
+                STEPS[name](step)
     return runner
 
 
@@ -93,6 +94,8 @@ def dispatch(command, args):
 
 def main():
     command, *args = sys.argv[1:] or ["help"]
+    # chroot and mke2fs are not in an ordinary user's path.
+    os.environ["PATH"] = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
     try:
         status = dispatch(command, args)
     except Failure as failure:

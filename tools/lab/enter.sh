@@ -6,7 +6,6 @@
 # The same places for every build, so that object files and caches do not
 # depend on where the checkout lies.
 set -e
-PATH=$PATH:/usr/sbin:/sbin
 bind() { mkdir -p "$ROOT$2"; mount --bind "$1" "$ROOT$2"; }
 mount -t proc proc "$ROOT/proc"
 mount --rbind /sys "$ROOT/sys"

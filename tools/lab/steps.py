@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Steps with times and progress, one log file each, one sentence per failure."""
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -54,13 +55,13 @@ class Step:
         """Run start(stdout=, stderr=, text=), a Popen-like call, into the log; returns its status."""
         LOGS.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a", encoding="utf-8", errors="replace") as log:
-            process = start(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
-            for line in process.stdout:
-                log.write(line)
-                log.flush()
-                if on_line:
-                    on_line(line)
-            return process.wait()
+            with start(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as process:
+                for line in process.stdout:
+                    log.write(line)
+                    log.flush()
+                    if on_line:
+                        on_line(line)
+                return process.wait()
 
 
 class Runner:
@@ -107,9 +108,11 @@ class Runner:
             step.done = True
             reporter.join()
             print(f"{clear}{self._head(step)}FAILED after {duration(time.monotonic() - step.started)}", flush=True, file=self.out)
+            if isinstance(error, (Failure, OSError)) and ("No space left on device" in step.output() or getattr(error, "errno", None) == errno.ENOSPC):
+                error = Failure(f"The disk under {CACHE} ran full: make room, or set ULP_DDP_CACHE to a directory on a larger disk.")
             if isinstance(error, Failure) and step.path.exists():
                 raise Failure(f"{error}\nThe log of this step: {step.path}") from error
-            raise
+            raise error
         step.done = True
         reporter.join()
         if step.skipped and self.quiet and not step.note:

@@ -157,6 +157,10 @@ def create(step):
             remove(fresh)
             output = step.output()
             raise Failure(next((text for sign, text in REASONS if sign in output), "mmdebstrap could not make the tool root."))
+        devices = subprocess.run([*namespace(), "chroot", fresh, "qemu-system-x86_64", "-device", "help"], capture_output=True, text=True, check=False)
+        if '"vfio-user-pci"' not in devices.stdout:
+            remove(fresh)
+            raise Failure("The QEMU that the mirror offers has no vfio-user-pci, which the device model needs (QEMU 10.1 or later, as in trixie-backports).")
         for name in DIRECTORIES:
             subprocess.run([*namespace(), "mkdir", "-p", fresh / name], check=True)
         stamp = "\n".join(sorted(wanted())) + "\n"
