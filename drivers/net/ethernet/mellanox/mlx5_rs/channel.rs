@@ -145,7 +145,11 @@ impl Queues {
     /// Notes which internal entries are complete.
     fn note_internal(&self, state: &mut PollState) {
         let mut taken = false;
-        while let Some(completion) = state.internal_cq.next() {
+        // More than fit the queue cannot be there, whatever the device writes.
+        for _ in 0..1 << icosq::LOG_SIZE {
+            let Some(completion) = state.internal_cq.next() else {
+                break;
+            };
             taken = true;
             let mut internal = self.internal.lock();
             if completion.cqe.get32(Cqe::OPCODE) != cqe::OPCODE_REQ {

@@ -376,16 +376,16 @@ impl Hca {
         Ok(output.get(QueryVportStateOut::STATE) == 1)
     }
 
-    /// Largest MTU of the port.
-    pub(crate) fn max_mtu(&self) -> Result<u32> {
+    /// Longest frame of the port in bytes, with its FCS.
+    pub(crate) fn max_frame(&self) -> Result<u32> {
         let register: PmtuRegister =
             self.access_register(REGISTER_PMTU, PmtuRegister::zeroed(), true)?;
         Ok(register.get32(PmtuRegister::MAX_MTU))
     }
 
-    /// Sets the MTU of the port.
-    pub(crate) fn set_mtu(&self, mtu: u32) -> Result {
-        let register = PmtuRegister::zeroed().with(PmtuRegister::ADMIN_MTU, mtu);
+    /// Sets the longest frame of the port, in bytes with its FCS.
+    pub(crate) fn set_max_frame(&self, bytes: u32) -> Result {
+        let register = PmtuRegister::zeroed().with(PmtuRegister::ADMIN_MTU, bytes);
         self.access_register(REGISTER_PMTU, register, false)?;
         Ok(())
     }

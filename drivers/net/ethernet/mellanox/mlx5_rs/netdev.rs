@@ -59,6 +59,10 @@ pub(crate) const CHANNELS: u16 = 1;
 /// Bytes of a frame besides its payload: Ethernet header and one VLAN tag.
 const FRAME_OVERHEAD: usize = ETH_HLEN + 4;
 
+/// [`FRAME_OVERHEAD`] and the FCS, as the port counts.
+// CAST: 22.
+const PORT_OVERHEAD: u32 = FRAME_OVERHEAD as u32 + 4;
+
 /// Largest MTU for which a frame fits the pages of a receive queue entry.
 pub(crate) const MAX_MTU: u32 = 9000;
 const _: () = assert!(MAX_MTU as usize + FRAME_OVERHEAD <= MAX_PAGES * kernel::page::PAGE_SIZE);
@@ -160,7 +164,7 @@ pub(crate) fn config(hca: &Hca) -> Result<netdev::Config> {
         } else {
             Features::NONE
         },
-        max_mtu: hca.max_mtu()?.min(MAX_MTU),
+        max_mtu: hca.max_frame()?.saturating_sub(PORT_OVERHEAD).min(MAX_MTU),
         mac: Some(hca.mac()?),
         ..netdev::Config::default()
     })
@@ -178,7 +182,7 @@ pub(crate) fn frame(mtu: u32) -> usize {
 impl Running {
     fn new(dev: &netdev::Device<Mlx5Netdev>, mtu: u32) -> Result<Self> {
         let data = dev.data();
-        data.hca.set_mtu(mtu)?;
+        data.hca.set_max_frame(mtu + PORT_OVERHEAD)?;
         let mut channels = KVec::new();
         for (index, counters) in (0..CHANNELS).zip(&data.counters) {
             let channel = Channel::new(&channel::Config {

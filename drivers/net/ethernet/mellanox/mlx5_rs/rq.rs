@@ -59,12 +59,13 @@ pub(crate) struct RqObject {
 /// The pages of one entry, or of one packet.
 pub(crate) type Pages = [Option<PoolPage>; MAX_PAGES];
 
-/// A receive queue with its pages: whoever has it `&mut` fills it.
+/// A receive queue with its pages: whoever has it `&mut` fills it. Fields are dropped in order: the
+/// pages go back to the pool after the device has let go of them.
 pub(crate) struct ReceiveQueue {
     object: Arc<RqObject>,
-    hca: Arc<Hca>,
-    pool: PagePool,
     entries: KVec<Pages>,
+    pool: PagePool,
+    hca: Arc<Hca>,
     pages_per_entry: usize,
     producer: u32,
 }

@@ -7,6 +7,7 @@ use core::ops::Range;
 use kernel::{
     net::{
         napi::Budget,
+        netdev::Features,
         skbuff::{
             HashType,
             RxSkb, //
@@ -285,7 +286,8 @@ impl Receiver {
         counters.rx_packets.add(1);
         // CAST: Widening.
         counters.rx_bytes.add(skb.len() as u64);
-        if cqe.get(Cqe::L3_OK) != 0 && cqe.get(Cqe::L4_OK) != 0 {
+        let verified = cqe.get(Cqe::L3_OK) != 0 && cqe.get(Cqe::L4_OK) != 0;
+        if verified && budget.dev().features().contains(Features::RXCSUM) {
             counters.rx_csum_ok.add(1);
             skb.set_csum_unnecessary();
         }

@@ -346,7 +346,7 @@ impl Flow {
             GFP_KERNEL,
         )?;
         let static_params = NvmeTcpStaticParams::zeroed()
-            .with(NvmeTcpStaticParams::CONST_1, 2u32)
+            .with(NvmeTcpStaticParams::CONST_1, 1u32)
             .with(NvmeTcpStaticParams::CONST_2, 2u32)
             .with(NvmeTcpStaticParams::ACC_TYPE, 2u32)
             .with(NvmeTcpStaticParams::ZERO_COPY_EN, 1u32)
