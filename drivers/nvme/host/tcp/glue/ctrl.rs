@@ -266,13 +266,17 @@ impl Ctrl {
 
     pub(super) fn config(&self) -> Config<'_> {
         let opts = self.opts();
-        let has_interface = opts.mask & bindings::NVMF_OPT_HOST_IFACE != 0;
+        let interface = if opts.mask & bindings::NVMF_OPT_HOST_IFACE != 0 {
+            // SAFETY: If the option is given it is a NUL-terminated string, which lives as long as
+            // the options.
+            Some(unsafe { CStr::from_char_ptr(opts.host_iface) })
+        } else {
+            None
+        };
         Config {
             addr: self.addr,
             bind: self.src_addr,
-            // SAFETY: If the option is given it is a NUL-terminated string, which lives as long as
-            // the options.
-            interface: has_interface.then(|| unsafe { CStr::from_char_ptr(opts.host_iface) }),
+            interface,
             tos: (opts.tos >= 0).then_some(opts.tos),
             hdgst: opts.hdr_digest,
             ddgst: opts.data_digest,
@@ -495,7 +499,7 @@ impl Ctrl {
             let mut count = bindings::nvme_tcp_shim_nr_io_queues((*nvme).opts);
             status(bindings::nvme_set_queue_count(
                 nvme,
-                &raw mut count as *mut c_int,
+                (&raw mut count).cast::<c_int>(),
             ))?;
             if count == 0 {
                 dev_err!(self.dev(), "unable to set any I/O queues\n");
@@ -1149,7 +1153,7 @@ static ADMIN_MQ_OPS: bindings::blk_mq_ops = bindings::blk_mq_ops {
 };
 
 static CTRL_OPS: ForC<bindings::nvme_ctrl_ops> = ForC::new(bindings::nvme_ctrl_ops {
-    name: c"tcp".as_ptr().cast(),
+    name: c"tcp".to_bytes_with_nul().as_ptr(),
     module: this_module::<crate::LocalModule>().as_ptr(),
     flags: bindings::NVME_F_FABRICS | bindings::NVME_F_BLOCKING,
     dev_attr_groups: ptr::null_mut(),

@@ -69,7 +69,7 @@ static TRANSPORT: ForC<bindings::nvmf_transport_ops> = ForC::new(bindings::nvmf_
         prev: ptr::null_mut(),
     },
     module: this_module::<crate::LocalModule>().as_ptr(),
-    name: c"tcp".as_ptr().cast(),
+    name: c"tcp".to_bytes_with_nul().as_ptr(),
     required_opts: bindings::NVMF_OPT_TRADDR as c_int,
     allowed_opts: (bindings::NVMF_OPT_TRSVCID
         | bindings::NVMF_OPT_RECONNECT_DELAY

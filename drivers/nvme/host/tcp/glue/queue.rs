@@ -918,12 +918,15 @@ impl Queue {
             }
             let received = received.is_ok_and(|n| n > 0);
             if closed && !received {
-                dev_err!(self.ctrl().dev(), "queue {}: connection closed\n", self.qid);
+                if self.ctrl().is_live() {
+                    dev_err!(self.ctrl().dev(), "queue {}: connection closed\n", self.qid);
+                }
                 self.fail(io);
                 continue;
             }
             let pending = !io.current.is_null() || self.has_more(io);
-            if !sent && !received && !(pending && link.socket.is_writeable()) {
+            let progress = sent || received || (pending && link.socket.is_writeable());
+            if !progress {
                 return false;
             }
             if start.elapsed() >= budget {
