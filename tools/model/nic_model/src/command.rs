@@ -265,3 +265,230 @@ fn failure(status: Status) -> Vec<u8> {
     cmd::SYNDROME.set(&mut output, 0xdd00 | u64::from(status as u8));
     output
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+
+    use nix::sys::memfd::{memfd_create, MFdFlags};
+    use nix::unistd::ftruncate;
+    use proptest::prelude::*;
+    use vfio_user_server::Bus;
+
+    use super::*;
+    use crate::hca::Config;
+    use crate::inbox::{Event, Frame, Inbox};
+    use crate::packet::tests::frame;
+    use crate::packet::L4;
+    use crate::prm::Field;
+    use crate::wire::Wire;
+
+    const MEMORY: u64 = 1 << 20;
+
+    struct Sink;
+
+    impl Wire for Sink {
+        fn transmit(&mut self, frames: &mut VecDeque<Frame>, _port: &Arc<Inbox>) {
+            frames.clear();
+        }
+
+        fn set_link(&mut self, _up: bool) {}
+
+        fn carrier(&self) -> bool {
+            true
+        }
+    }
+
+    /// Something that a driver, a broken one, may do.
+    #[derive(Clone, Debug)]
+    enum Act {
+        /// A command with sensible values in some fields: bit, width, value.
+        Command(u16, Vec<u8>, Vec<(usize, usize, u64)>),
+        /// A command queue entry.
+        Entry(Vec<u8>),
+        Doorbell(u8, u32, u32),
+        Store(u64, Vec<u8>),
+        Receive(bool, Vec<u8>),
+    }
+
+    const SQ: u64 = 0x1_0000;
+    const RQ: u64 = 0x2_0000;
+    const KEY: u32 = 0x10 << 8 | 0x42;
+
+    /// One of everything that traffic needs, in the ready state.
+    fn set_up(hca: &mut Hca) {
+        let mut run = |opcode, fields: &[(usize, usize, u64)]| {
+            let mut input = vec![0; 0x400];
+            for &(bit, width, value) in fields {
+                Field::new(bit, width).set(&mut input, value);
+            }
+            hca.execute_command(opcode, &input).unwrap();
+        };
+        let (short, long, wq) = (0x10 * 8, 0x20 * 8, 0x20 * 8 + 0x180);
+        run(op::ALLOC_PD, &[]);
+        run(op::CREATE_EQ, &[(short + 0x63, 5, 4), (0x58 * 8, 64, 0x610), (0x880, 64, 0x3_0000)]);
+        let key = [(short + 0x14, 1, 1), (short + 0x38, 8, 0x42), (short + 0x60, 1, 1), (short + 0x68, 24, 1)];
+        run(op::CREATE_MKEY, &key);
+        for page in [0x4_0000, 0x5_0000] {
+            run(op::CREATE_CQ, &[(short + 0x63, 5, 3), (short + 0xa0, 32, 1), (0x880, 64, page)]);
+        }
+        let queue = |cqn, record, stride, page| {
+            [
+                (long + 0x48, 24, cqn),
+                (wq, 4, 1),
+                (wq + 0x48, 24, 1),
+                (wq + 0x80, 64, record),
+                (wq + 0x10c, 4, stride),
+                (wq + 0x11b, 5, 4),
+                (wq + 0x600, 64, page),
+            ]
+        };
+        run(op::CREATE_SQ, &queue(1, 0x40, 6, SQ));
+        run(op::CREATE_RQ, &queue(2, 0x80, 5, RQ));
+        run(op::MODIFY_SQ, &[(0x48, 24, 0x10), (long + 8, 4, 1)]);
+        run(op::MODIFY_RQ, &[(0x48, 24, 0x10), (long + 8, 4, 1)]);
+        run(op::CREATE_TIR, &[(long + 0xe8, 24, 0x10)]);
+        run(op::CREATE_FLOW_TABLE, &[(0x1b * 8, 8, 2)]);
+        run(op::CREATE_FLOW_GROUP, &[(0x15 * 8, 24, 1)]);
+        let to_tir = [(0x4e * 8, 16, 4), (0x51 * 8, 24, 1), (0x340 * 8, 8, 2), (0x341 * 8, 24, 1)];
+        run(op::SET_FLOW_TABLE_ENTRY, &[&[(0x15 * 8, 24, 1), (0x44 * 8, 32, 1)], &to_tir[..]].concat());
+        run(op::SET_FLOW_TABLE_ROOT, &[(0x15 * 8, 24, 1)]);
+    }
+
+    /// A WQE block whose data segments are often right.
+    fn block() -> impl Strategy<Value = Vec<u8>> {
+        let opcode = proptest::sample::select(vec![0u8, 0x0a, 0x0a, 0x0e, 0x20, 0x25]);
+        let segment = (0..0x2000u32, any::<bool>(), 0..MEMORY * 9 / 8).prop_map(|(count, good, at)| {
+            let mut segment = count.to_be_bytes().to_vec();
+            segment.extend(if good { KEY } else { count }.to_be_bytes());
+            segment.extend(at.to_be_bytes());
+            segment
+        });
+        (opcode, 0..20u8, any::<u8>(), 0..64u8, segment.clone(), segment).prop_map(
+            |(opcode, ds, flags, inline, first, second)| {
+                let mut block = vec![0, 0, 0, opcode, 0, 0, 0x10, ds, 0, 0, 0, 8, 0, 0, 0, 0];
+                block.extend([0, 0, 0, 0, flags, 0, flags & 3, flags, 0, 0, 0, 0, 0, inline, 0, 0]);
+                block.extend(first);
+                block.extend(second);
+                block
+            },
+        )
+    }
+
+    fn opcode() -> impl Strategy<Value = u16> {
+        let groups = [0x100u16..0x110, 0x200..0x203, 0x301..0x303, 0x400..0x404, 0x750..0x774, 0x800..0x818]
+            .into_iter()
+            .chain([0x900..0x919, 0x92f..0x93d, 0xa00..0xa04]);
+        proptest::sample::select(groups.flatten().collect::<Vec<u16>>())
+    }
+
+    /// Fields of contexts and commands, with values that often pass the checks.
+    fn field() -> impl Strategy<Value = (usize, usize, u64)> {
+        let short = 0x10 * 8;
+        let long = 0x20 * 8;
+        let wq = long + 0x180;
+        prop_oneof![
+            // Object numbers, and one that exists.
+            (Just(0x48), Just(24), 0..20u64),
+            (Just(0x40), Just(4), 0..4u64),
+            (Just(0x30), Just(16), prop_oneof![0..4u64, Just(0x32), Just(0x33)]),
+            // EQ and CQ.
+            (Just(short + 0x63), Just(5), 0..8u64),
+            (Just(short + 0xa0), Just(32), 0..4u64),
+            (Just(short + 0x1c0), Just(64), (0..64u64).prop_map(|record| record * 8)),
+            (Just(0x58 * 8), Just(64), any::<u64>()),
+            (Just(0x880), Just(64), (0..256u64).prop_map(|page| page << 12)),
+            // Queues.
+            (Just(long + 0x48), Just(24), 0..4u64),
+            (Just(long + 8), Just(4), 0..4u64),
+            (Just(wq), Just(4), Just(1)),
+            (Just(wq + 0x80), Just(64), (0..64u64).prop_map(|record| record * 8)),
+            (Just(wq + 0x10c), Just(4), prop_oneof![Just(4u64), Just(6u64)]),
+            (Just(wq + 0x11b), Just(5), 0..6u64),
+            (Just(wq + 0x600), Just(64), (0..256u64).prop_map(|page| page << 12)),
+            // TIR, RQT.
+            (Just(long + 0x20), Just(4), 0..2u64),
+            (Just(long + 0xe8), Just(24), 14..20u64),
+            (Just(long + 0xb0), Just(16), 0..4u64),
+            (Just(long + 0xd0), Just(16), 0..4u64),
+            // Steering.
+            (Just(0x15 * 8), Just(24), 0..4u64),
+            (Just(0x1b * 8), Just(8), 0..20u64),
+            (Just(0x24 * 8), Just(32), 0..4u64),
+            (Just(0x44 * 8), Just(32), 0..4u64),
+            (Just(0x4e * 8), Just(16), 0..8u64),
+            (Just(0x51 * 8), Just(24), 0..3u64),
+            (Just(0x340 * 8), Just(8), 0..4u64),
+            (Just(0x341 * 8), Just(24), 0..4u64),
+            // Registers.
+            (Just(0x0a * 8), Just(16), prop_oneof![Just(0x5003u64), Just(0x5006), Just(0x5008), Just(0x7004)]),
+        ]
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        let base = prop_oneof![Just(vec![0; 0x400]), proptest::collection::vec(any::<u8>(), 0..0x400)];
+        prop_oneof![
+            6 => (opcode(), base, proptest::collection::vec(field(), 0..12)).prop_map(|(op, data, fields)| Act::Command(op, data, fields)),
+            1 => proptest::collection::vec(any::<u8>(), 64).prop_map(Act::Entry),
+            3 => (0..4u8, 0..24u32, any::<u32>()).prop_map(|(kind, number, value)| Act::Doorbell(kind, number, value)),
+            2 => (0..MEMORY, proptest::collection::vec(any::<u8>(), 1..256)).prop_map(|(at, data)| Act::Store(at, data)),
+            4 => (0..16u64, block()).prop_map(|(slot, data)| Act::Store(SQ + slot * 64, data)),
+            2 => (0..16u64, block()).prop_map(|(slot, data)| Act::Store(RQ + slot * 32, data[32..].to_vec())),
+            // Small counts in doorbell records, which are in the first page.
+            3 => (0..40u64, 0..80u32).prop_map(|(at, count)| Act::Store(at * 4, count.to_be_bytes().to_vec())),
+            2 => (any::<bool>(), proptest::collection::vec(any::<u8>(), 0..200)).prop_map(|(v6, data)| Act::Receive(v6, data)),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever a driver does, the model neither panics nor leaves the
+        /// memory that it was given.
+        #[test]
+        fn no_driver_can_break_the_model(acts in proptest::collection::vec(act(), 1..150)) {
+            let bus = Bus::new(4);
+            let fd = memfd_create(c"guest", MFdFlags::MFD_CLOEXEC).unwrap();
+            ftruncate(&fd, MEMORY as i64).unwrap();
+            bus.memory.map(0, MEMORY, Some((fd, 0)), true).unwrap();
+            let config = Config { name: "fuzz".into(), mac: [2, 0, 0, 0, 0, 1] };
+            let mut hca = Hca::new(&config, bus, Box::new(Sink));
+            set_up(&mut hca);
+            let inbox = Inbox::new();
+            for act in acts {
+                match act {
+                    Act::Command(opcode, mut data, fields) => {
+                        for (bit, width, value) in fields {
+                            Field::new(bit, width).set(&mut data, value);
+                        }
+                        let _ = hca.execute_command(opcode, &data);
+                    }
+                    Act::Entry(mut entry) => {
+                        entry[0] = 7;
+                        entry[4] = 0;
+                        entry[0x38] = 0;
+                        entry[0x3f] = 1;
+                        hca.bus.memory.write(0x8000, &entry).unwrap();
+                        hca.handle(Event::Command { queue: 0x8000, mask: 1 });
+                    }
+                    Act::Doorbell(kind, number, value) => hca.handle(match kind {
+                        0 => Event::CqArm { cqn: number, ci: value & 0xff_ffff },
+                        1 => Event::EqDoorbell { eqn: number, ci: value & 0xff_ffff, arm: value >> 31 != 0 },
+                        2 => Event::Command { queue: u64::from(value) << 12, mask: value },
+                        _ => Event::SqDoorbell { sqn: number % 2 + 0x10 },
+                    }),
+                    Act::Store(at, data) => {
+                        let _ = hca.bus.memory.write(at, &data);
+                    }
+                    Act::Receive(v6, data) => {
+                        hca.receive(&frame(v6, L4::Tcp, None, &data));
+                        hca.receive(&data);
+                    }
+                }
+                hca.send(&inbox);
+                hca.objects.queues.flush(&hca.bus);
+            }
+        }
+    }
+}

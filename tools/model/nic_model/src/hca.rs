@@ -241,7 +241,7 @@ impl Hca {
     }
 
     /// Executes send queues and hands frames to the wire.
-    fn send(&mut self, inbox: &Arc<Inbox>) {
+    pub(crate) fn send(&mut self, inbox: &Arc<Inbox>) {
         self.wire.transmit(&mut self.outgoing, inbox);
         let mut turns = self.ready.len();
         while self.outgoing.is_empty() && turns > 0 {
