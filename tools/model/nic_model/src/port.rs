@@ -61,6 +61,10 @@ pub(crate) struct Port {
     context: Vec<u8>,
     pub(crate) admin_up: bool,
     pub(crate) carrier: bool,
+    /// Hold the sender back while there are no receive buffers, as with pause
+    /// frames; and honour the same from the other end.
+    pub(crate) tx_pause: bool,
+    rx_pause: bool,
     /// Largest frame in bytes, with FCS, that the driver allows.
     mtu: usize,
     pub(crate) counters: Counters,
@@ -73,7 +77,15 @@ impl Port {
             to.copy_from_slice(&mac);
         }
         vport::MTU.set(&mut context, MAX_FRAME as u64);
-        Self { context, admin_up: true, carrier, mtu: MAX_FRAME, counters: Counters::default() }
+        Self {
+            context,
+            admin_up: true,
+            carrier,
+            tx_pause: true,
+            rx_pause: true,
+            mtu: MAX_FRAME,
+            counters: Counters::default(),
+        }
     }
 
     pub(crate) fn link_up(&self) -> bool {
@@ -181,13 +193,34 @@ impl Port {
                 reg::PAOS_OPER.set(&mut value, state(self.link_up()));
                 output.extend(value);
             }
+            reg::PTYS => {
+                if write {
+                    return Err(Status::BadParam);
+                }
+                let mut value = [0; reg::PTYS_SIZE];
+                let [capability, admin, oper] = reg::PTYS_ETH;
+                capability.set(&mut value, reg::PTYS_25GBASE_SR);
+                admin.set(&mut value, reg::PTYS_25GBASE_SR);
+                oper.set(&mut value, if self.link_up() { reg::PTYS_25GBASE_SR } else { 0 });
+                output.extend(value);
+            }
+            reg::PFCC => {
+                if write {
+                    self.tx_pause = reg::PFCC_TX_PAUSE.is_set(data);
+                    self.rx_pause = reg::PFCC_RX_PAUSE.is_set(data);
+                }
+                let mut value = [0; reg::PFCC_SIZE];
+                reg::PFCC_TX_PAUSE.set(&mut value, u64::from(self.tx_pause));
+                reg::PFCC_RX_PAUSE.set(&mut value, u64::from(self.rx_pause));
+                output.extend(value);
+            }
             reg::PPCNT => {
                 // Which group was asked for is echoed; its counters are zero.
                 output.extend(data.get(..8).ok_or(Status::BadInputLength)?);
                 output.resize(reg::DATA + reg::PPCNT_SIZE, 0);
             }
             id => {
-                log::debug!("access register {id:#x} is not there");
+                log::info!("access register {id:#x} is not there");
                 return Err(Status::BadParam);
             }
         }

@@ -416,7 +416,9 @@ pub mod reg {
     pub const ID: Field = Field::bytes(0x0a, 2);
     pub const DATA: usize = 0x10;
     pub const PMTU: u64 = 0x5003;
+    pub const PTYS: u64 = 0x5004;
     pub const PAOS: u64 = 0x5006;
+    pub const PFCC: u64 = 0x5007;
     pub const PPCNT: u64 = 0x5008;
     pub const HOST_ENDIANNESS: u64 = 0x7004;
     pub const OP_WRITE: u64 = 0;
@@ -428,6 +430,14 @@ pub mod reg {
     pub const PAOS_UP: u64 = 1;
     pub const PAOS_DOWN: u64 = 2;
     pub const PPCNT_SIZE: usize = 0x100;
+    pub const PTYS_SIZE: usize = 0x40;
+    /// What the port can do, what it is set to, what it does: bit masks of
+    /// link types.
+    pub const PTYS_ETH: [Field; 3] = [Field::bytes(0x0c, 4), Field::bytes(0x18, 4), Field::bytes(0x24, 4)];
+    pub const PTYS_25GBASE_SR: u64 = 1 << 29;
+    pub const PFCC_SIZE: usize = 0x20;
+    pub const PFCC_TX_PAUSE: Field = Field::new(0x40, 1);
+    pub const PFCC_RX_PAUSE: Field = Field::new(0x60, 1);
 }
 
 /// Work queue entries.

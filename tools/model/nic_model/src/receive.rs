@@ -139,8 +139,7 @@ pub(crate) struct Received<'a> {
 }
 
 impl Hca {
-    /// One frame from the wire.
-    /// False if it has to wait for a buffer.
+    /// One frame from the wire. False if it has to wait for a buffer.
     pub(crate) fn receive(&mut self, frame: &[u8]) -> bool {
         let Some(packet) = Packet::parse(frame).filter(|_| self.port.fits(frame) && self.port.admin_up) else {
             self.port.counters.receive_errors.add(frame.len());
@@ -192,7 +191,7 @@ impl Hca {
         }
         // One that never had buffers is meant to drop.
         let used = queue.consumer != 0;
-        used && rq.starved.get_or_insert_with(Instant::now).elapsed() < MAX_PAUSE
+        self.port.tx_pause && used && rq.starved.get_or_insert_with(Instant::now).elapsed() < MAX_PAUSE
     }
 
     /// Places what can be placed of a packet for an offloaded flow. Packets
