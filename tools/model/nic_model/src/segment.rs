@@ -6,12 +6,15 @@ use crate::packet::{put16, Packet, L3, L4};
 const TCP_FIN_PSH: u8 = 0x09;
 const TCP_CWR: u8 = 0x80;
 
+/// Most segments of one send; an MSS that needs more is a mistake.
+const MAX_SEGMENTS: usize = 4096;
+
 /// Cuts `payload` into pieces of `mss` bytes, each behind a copy of `header`
 /// with lengths, IPv4 ID, TCP sequence and flags as they have to be, and
 /// checksums computed. `None` if the header is not one of a TCP or UDP packet
-/// that ends where the payload starts.
+/// that ends where the payload starts, or if there would be too many segments.
 pub(crate) fn segment(header: &[u8], payload: &[u8], mss: usize) -> Option<Vec<Vec<u8>>> {
-    if mss == 0 {
+    if mss == 0 || payload.len().div_ceil(mss) > MAX_SEGMENTS {
         return None;
     }
     // The length fields of the template are for the whole, or zero; make them
@@ -134,6 +137,9 @@ mod tests {
         assert_eq!(segment(&whole[..53], b"payload", 4), None);
         assert_eq!(segment(&whole[..56], b"yload", 4), None);
         assert_eq!(segment(&[], b"x", 4), None);
+        let header = frame(false, L4::Tcp, None, b"");
+        assert_eq!(segment(&header, &[0; 2 * MAX_SEGMENTS + 1], 2), None);
+        assert!(segment(&header, &[0; 2 * MAX_SEGMENTS], 2).is_some());
         assert_eq!(segment(&[0; 60], b"x", 4), None);
         for len in 0..whole.len() {
             let _ = segment(&whole[..len], &whole[len..], 3);

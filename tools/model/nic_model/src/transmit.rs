@@ -16,6 +16,9 @@ const RECORD_WORD: u64 = 1;
 /// Most bytes that one WQE may gather: a large send and its header.
 const MAX_GATHER: usize = (1 << caps::LOG_MAX_LSO) + 1024;
 
+/// Frames that may wait for the wire before send queues have to.
+const MAX_OUTGOING: usize = 512;
+
 /// A send queue.
 pub(crate) struct Sq {
     pub(crate) queue: WorkQueue,
@@ -77,7 +80,7 @@ impl Hca {
                     return false;
                 }
             }
-            if budget == 0 {
+            if budget == 0 || self.outgoing.len() >= MAX_OUTGOING {
                 return true;
             }
             data.clear();
