@@ -110,7 +110,7 @@ fn get_bits(bytes: &[u8], bit: usize, width: usize) -> u64 {
         .get(first..end)
         .unwrap_or(&[])
         .iter()
-        .fold(0u64, |value, byte| value << 8 | u64::from(*byte));
+        .fold(0u64, |value, byte| (value << 8) | u64::from(*byte));
     (value >> (end * 8 - bit - width)) & mask(width)
 }
 

@@ -68,7 +68,7 @@ fn fields_are_set_without_touching_their_neighbours() {
     context.set(ctx::EqContext::LOG_EQ_SIZE, 0);
     assert_eq!(context.bytes()[0x0c], 0xe0);
     assert_eq!(context.get(ctx::EqContext::UAR_PAGE), 0xff_ffff);
-    context.set(ctx::EqContext::UAR_PAGE, 0x1_0203_04);
+    context.set(ctx::EqContext::UAR_PAGE, 0x0102_0304);
     assert_eq!(context.bytes()[0x0d..0x10], [0x02, 0x03, 0x04]);
     context.set(ctx::EqContext::INTR, 0xabc);
     assert_eq!(context.get(ctx::EqContext::INTR), 0xabc);
@@ -174,7 +174,7 @@ fn klm_update_sets_totals_in_the_first_entry_only() {
 #[test]
 fn entries_fit_the_length_field() {
     assert_eq!(MAX_KLMS_PER_WQE, 52);
-    assert!(MAX_WQE / DS <= 63);
+    const { assert!(MAX_WQE / DS <= 63) };
     assert_eq!(STATIC_PARAMS_WQE, 192);
     assert_eq!(PROGRESS_PARAMS_WQE, 32);
 }
