@@ -102,18 +102,17 @@ class Connection:
 
 
 def fio(path, rw, block, size, verify=None, extra=""):
-    """Direct I/O with fio; returns its report."""
+    """Direct I/O with fio; returns its report, fails on any error."""
     line = (f"fio --name=ddp --filename={path} --rw={rw} --size={size} "
             f"--direct=1 --ioengine=libaio --iodepth=16 --output-format=json "
             f"--randseed=1 --thread ")
     line += f"--bsrange={block} " if "-" in block else f"--bs={block} "
     if verify:
         line += f"--verify={verify} --verify_fatal=1 "
-    report = cmd(line + extra, timeout=600).stdout
-    job = json.loads(report[report.index("{"):])["jobs"][0]
-    if job["error"]:
-        raise KsftFailEx(f"fio reports error {job['error']}: {line}")
-    return job
+    result = cmd(line + extra, fail=False, timeout=600)
+    if result.ret:
+        raise KsftFailEx(f"{line}{extra}: status {result.ret}\n{result.stderr}")
+    return json.loads(result.stdout[result.stdout.index("{"):])["jobs"][0]
 
 
 def drop_caches():
