@@ -96,9 +96,9 @@ pub(crate) struct PollState {
 
 /// What arms the completion queues of a channel.
 pub(crate) struct Rearm {
-    rx: Arm,
-    tx: Arm,
-    internal: Arm,
+    rx: Option<Arm>,
+    tx: Option<Arm>,
+    internal: Option<Arm>,
 }
 
 impl Queues {
@@ -216,9 +216,15 @@ impl Poll for Queues {
     }
 
     fn rearm(&self, rearm: Rearm) {
-        self.rx_cq.arm(rearm.rx);
-        self.tx_cq.arm(rearm.tx);
-        self.internal_cq.arm(rearm.internal);
+        for (cq, arm) in [
+            (&self.rx_cq, rearm.rx),
+            (&self.tx_cq, rearm.tx),
+            (&self.internal_cq, rearm.internal),
+        ] {
+            if let Some(arm) = arm {
+                cq.arm(arm);
+            }
+        }
     }
 }
 

@@ -5,6 +5,10 @@
 use kernel::{
     prelude::*,
     sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         barrier::{
             dma_mb,
             Full,
@@ -66,9 +70,14 @@ pub(crate) struct CqObject {
     object: Object<DestroyCq>,
     ring: DmaBuffer,
     doorbell_record: DmaBuffer,
+    /// The consumer index that the queue was armed with last; [`NEVER`] at first.
+    armed: Atomic<u32>,
     hca: Arc<Hca>,
     _eq: Arc<EventQueue>,
 }
+
+/// Not a consumer index, which has 24 bits.
+const NEVER: u32 = u32::MAX;
 
 impl CqObject {
     /// Number of the queue.
@@ -78,6 +87,7 @@ impl CqObject {
 
     /// Asks for one event when there is a completion after those that `arm` knows of.
     pub(crate) fn arm(&self, arm: Arm) {
+        self.armed.store(arm.0 & CONSUMER_MASK, Relaxed);
         self.doorbell_record.write32(RECORD_ARM, arm.0);
         // The record is in memory before the device is told.
         dma_mb(Write);
@@ -100,6 +110,9 @@ pub(crate) struct CompletionQueue {
     consumer: u32,
     arm_serial: u32,
 }
+
+/// Consumer indices have 24 bits.
+const CONSUMER_MASK: u32 = 0xff_ffff;
 
 /// Doorbell record: consumer index.
 const RECORD_CONSUMER: usize = 0;
@@ -137,6 +150,7 @@ impl CompletionQueue {
             object: Object::adopt(hca.cmd(), output),
             ring,
             doorbell_record,
+            armed: Atomic::new(NEVER),
             hca: hca.clone(),
             _eq: eq.clone(),
         };
@@ -189,13 +203,21 @@ impl CompletionQueue {
         dma_mb(Full);
         self.object
             .doorbell_record
-            .write32(RECORD_CONSUMER, self.consumer & 0xff_ffff);
+            .write32(RECORD_CONSUMER, self.consumer & CONSUMER_MASK);
     }
 
-    /// What [`CqObject::arm`] needs to know. No completion may be taken before it is called.
-    pub(crate) fn prepare_arm(&mut self) -> Arm {
+    /// What [`CqObject::arm`] needs to know; nothing if the queue need not be armed. No completion
+    /// may be taken before it is called.
+    ///
+    /// The queue is still armed if no completion was taken since it was armed last: an event for a
+    /// completion that was not taken leads to another poll.
+    pub(crate) fn prepare_arm(&mut self) -> Option<Arm> {
+        let consumer = self.consumer & CONSUMER_MASK;
+        if self.object.armed.load(Relaxed) == consumer {
+            return None;
+        }
         let serial = self.arm_serial;
         self.arm_serial = serial.wrapping_add(1);
-        Arm((serial & 3) << 28 | self.consumer & 0xff_ffff)
+        Some(Arm((serial & 3) << 28 | consumer))
     }
 }

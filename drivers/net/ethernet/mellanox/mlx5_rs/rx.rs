@@ -305,7 +305,7 @@ impl Receiver {
     }
 
     /// See [`CompletionQueue::prepare_arm`].
-    pub(crate) fn prepare_arm(&mut self) -> Arm {
+    pub(crate) fn prepare_arm(&mut self) -> Option<Arm> {
         self.cq.prepare_arm()
     }
 }
