@@ -198,8 +198,11 @@ impl Hca {
         }
     }
 
-    /// What the offload did since the last reset.
+    /// What happened since the last reset.
     fn log_statistics(&self) {
+        if self.port.counters.any() {
+            log::info!("{}: {}", self.name, self.port.counters);
+        }
         if let Some(statistics) = self.objects.offload.statistics() {
             log::info!("{}: nvmeotcp: {statistics}", self.name);
         }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The Ethernet port and its vport: address, MTU, link, counters, registers.
 
+use std::fmt;
+
 use crate::prm::{cmd, reg, vport, Status};
 
 /// Largest frame in bytes, with FCS: an MTU of 9978 and the 22 bytes that
@@ -31,6 +33,30 @@ pub(crate) struct Counters {
     transmit: [Counter; 3],
     /// Frames that steering sent nowhere.
     pub(crate) steering_drops: u64,
+    /// Frames that found no receive buffer.
+    pub(crate) no_buffer: u64,
+    /// Frames that waited for one.
+    pub(crate) pauses: u64,
+    /// Frames sent without link.
+    pub(crate) no_link: u64,
+}
+
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let packets = |counters: &[Counter]| counters.iter().map(|counter| counter.packets).sum::<u64>();
+        write!(
+            f,
+            "rx {} errors {} steering_drops {} no_buffer {} pauses {}, tx {} errors {} no_link {}",
+            packets(&self.receive),
+            self.receive_errors.packets,
+            self.steering_drops,
+            self.no_buffer,
+            self.pauses,
+            packets(&self.transmit),
+            self.transmit_errors.packets,
+            self.no_link,
+        )
+    }
 }
 
 /// Index into the counter arrays: unicast, broadcast, multicast.
@@ -43,6 +69,11 @@ fn cast(frame: &[u8]) -> usize {
 }
 
 impl Counters {
+    /// Whether there was traffic.
+    pub(crate) fn any(&self) -> bool {
+        self.receive.iter().chain(&self.transmit).any(|counter| counter.packets != 0)
+    }
+
     pub(crate) fn received(&mut self, frame: &[u8]) {
         if let Some(counter) = self.receive.get_mut(cast(frame)) {
             counter.add(frame.len());

@@ -18,7 +18,7 @@ const RECORD_WORD: u64 = 0;
 
 /// How long frames wait for a buffer, as with pause frames on a real wire,
 /// before they are dropped.
-const MAX_PAUSE: Duration = Duration::from_millis(200);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// A receive queue.
 pub(crate) struct Rq {
@@ -191,7 +191,11 @@ impl Hca {
         }
         // One that never had buffers is meant to drop.
         let used = queue.consumer != 0;
-        self.port.tx_pause && used && rq.starved.get_or_insert_with(Instant::now).elapsed() < MAX_PAUSE
+        if !used || !self.port.tx_pause {
+            return false;
+        }
+        self.port.counters.pauses += u64::from(rq.starved.is_none());
+        rq.starved.get_or_insert_with(Instant::now).elapsed() < MAX_PAUSE
     }
 
     /// Places what can be placed of a packet for an offloaded flow. Packets
@@ -224,6 +228,7 @@ impl Hca {
         };
         let queue = &mut rq.queue;
         if queue.state != State::Ready || queue.available() == 0 {
+            self.port.counters.no_buffer += 1;
             if let Ok(counter) = self.objects.counters.get_mut(rq.counter_set) {
                 *counter = counter.wrapping_add(1);
             }

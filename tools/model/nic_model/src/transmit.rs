@@ -221,6 +221,8 @@ impl Hca {
         if self.port.link_up() {
             self.observe(Direction::Sent, &frame);
             self.outgoing.push_back(frame);
+        } else {
+            self.port.counters.no_link += 1;
         }
     }
 
