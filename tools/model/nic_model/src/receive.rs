@@ -26,6 +26,8 @@ pub(crate) struct Rq {
     counter_set: u32,
     /// Keep VLAN tags in the frame.
     keep_vlan: bool,
+    /// Has received a packet.
+    used: bool,
     /// Without buffers, after it had some, since then.
     starved: Option<Instant>,
 }
@@ -40,6 +42,7 @@ impl Rq {
             queue: WorkQueue::new(input, 4..=9)?,
             counter_set: queue::RQ_COUNTER_SET.get32(context),
             keep_vlan: queue::RQ_VSD.is_set(context),
+            used: false,
             starved: None,
         })
     }
@@ -190,8 +193,7 @@ impl Hca {
             return false;
         }
         // One that never had buffers is meant to drop.
-        let used = queue.consumer != 0;
-        if !used || !self.port.tx_pause {
+        if !rq.used || !self.port.tx_pause {
             return false;
         }
         self.port.counters.pauses += u64::from(rq.starved.is_none());
@@ -256,6 +258,7 @@ impl Hca {
         }
         if let Ok(rq) = self.objects.rqs.get_mut(rqn) {
             rq.queue.consumer = position.wrapping_add(1);
+            rq.used = true;
         }
         let mut cqe = receive_completion(received, strip.map(|(tci, _)| tci), position);
         let mut prefix = [0; 64];

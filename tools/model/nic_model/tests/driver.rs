@@ -55,6 +55,7 @@ struct Driver {
     memory: Arc<GuestMemory>,
     vectors: [EventFd; 2],
     events: bool,
+    filled: bool,
     key: u32,
     sqn: u64,
     rqn: u64,
@@ -88,6 +89,7 @@ impl Driver {
             memory,
             vectors,
             events: false,
+            filled: false,
             key: 0,
             sqn: 0,
             rqn: 0,
@@ -365,12 +367,13 @@ impl Driver {
 
     /// Posts receive buffers so that `count` are there in all.
     fn fill(&mut self, count: u16) {
-        for index in 0..u64::from(count).min(ENTRIES) {
+        for index in 0..if self.filled { 0 } else { ENTRIES } {
             let mut segment = (RX_BUFFER as u32).to_be_bytes().to_vec();
             segment.extend(self.key.to_be_bytes());
             segment.extend((RX_BUFFERS + index * RX_BUFFER).to_be_bytes());
             self.memory.write(RQ + index * 16, &segment).unwrap();
         }
+        self.filled = true;
         self.memory.write(RECORDS + 0xc0, &u32::from(count).to_be_bytes()).unwrap();
     }
 
@@ -564,6 +567,25 @@ fn frames_wait_for_late_buffers() {
         let (received, _) = receiver.receive();
         assert_eq!(received.len(), 154 + length);
         receiver.fill(2 + length as u16);
+    }
+    pair.finish();
+}
+
+#[test]
+fn frames_wait_where_the_queue_position_wraps() {
+    let mut pair = Pair::open();
+    let [sender, receiver] = &mut pair.drivers;
+    let frame = tcp_frame(1);
+    // One buffer at a time, and always two frames for it, beyond 2^16.
+    receiver.fill(1);
+    sender.send(0x0a, &frame, 18, 0, 0);
+    sender.completion(false);
+    for round in 0..66_000u32 {
+        sender.send(0x0a, &frame, 18, 0, 0);
+        sender.completion(false);
+        let (_, cqe) = receiver.receive();
+        assert_eq!(be(&cqe, 0x3c, 2), u64::from(round & 0xffff));
+        receiver.fill((round + 2) as u16);
     }
     pair.finish();
 }
