@@ -2,19 +2,13 @@
 
 //! The functions of `include/net/ulp_ddp.h`.
 
-use super::{
-    flow::{
-        self,
-        Flow, //
-    },
-    Caps, //
+use super::flow::{
+    self,
+    Flow, //
 };
 use crate::{
     bindings,
-    error::{
-        from_result,
-        to_result, //
-    },
+    error::from_result,
     prelude::*, //
 };
 use core::{
@@ -72,14 +66,11 @@ unsafe extern "C" fn ulp_ddp_get_limits(
     from_result(|| {
         // SAFETY: As required.
         let ops = unsafe { flow::dev_ops(netdev) }?;
-        // SAFETY: As required, with the device's operations.
-        let caps = unsafe { flow::dev_caps(netdev, ops) };
-        if !caps.active.contains(Caps::NVME_TCP) {
-            return Err(EOPNOTSUPP);
-        }
-        let get = ops.limits.ok_or(EOPNOTSUPP)?;
         // SAFETY: As required.
-        to_result(unsafe { get(netdev, limits) }).map(|()| 0)
+        let limits = unsafe { &mut *limits };
+        // SAFETY: As required, with the device's operations.
+        *limits = unsafe { flow::dev_limits(netdev, ops, limits.type_) }?;
+        Ok(0)
     })
 }
 

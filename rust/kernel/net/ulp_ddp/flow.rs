@@ -149,7 +149,7 @@ pub(super) unsafe fn netdev_of(sk: *mut bindings::sock) -> Result<NetdevRef> {
         }
         bindings::dst_dev_rcu(dst)
     };
-    loop {
+    while !dev.is_null() {
         let upper = dev;
         // SAFETY: As above; lower devices stay while their upper device is linked to them, which
         // RCU protects too.
@@ -218,6 +218,38 @@ pub(super) unsafe fn dev_caps(
         hw,
         active: Caps::from_bits(caps.active) & hw,
     }
+}
+
+/// What `dev` can offload while its capability is active. May sleep.
+///
+/// # Errors
+///
+/// `EOPNOTSUPP` if the capability is off, and what the driver answers.
+///
+/// # Safety
+///
+/// `dev` must be valid and `ops` be its operations.
+pub(super) unsafe fn dev_limits(
+    dev: *mut bindings::net_device,
+    ops: &bindings::ulp_ddp_dev_ops,
+    kind: bindings::ulp_ddp_type,
+) -> Result<bindings::ulp_ddp_limits> {
+    // SAFETY: As required.
+    let active = unsafe { dev_caps(dev, ops) }.active;
+    if !active.contains(Caps::NVME_TCP) {
+        return Err(EOPNOTSUPP);
+    }
+    let mut limits = bindings::ulp_ddp_limits {
+        type_: kind,
+        max_ddp_sgl_len: 0,
+        io_threshold: 0,
+        tls: false,
+        full_ccid_range: false,
+    };
+    let get = ops.limits.ok_or(EOPNOTSUPP)?;
+    // SAFETY: As required, `limits` is valid for reads and writes.
+    to_result(unsafe { get(dev, &mut limits) })?;
+    Ok(limits)
 }
 
 const IDLE: u32 = 0;
@@ -303,6 +335,7 @@ pub(super) struct Flow {
     ulp_ops: &'static bindings::ulp_ddp_ulp_ops,
     dma_device: DmaDevice,
     ddgst: bool,
+    max_segments: u32,
     phase: Atomic<u32>,
     // Set when `device` is empty for good.
     ended: Atomic<bool>,
@@ -353,7 +386,8 @@ impl Flow {
     ///
     /// # Errors
     ///
-    /// - `EOPNOTSUPP`: the driver cannot, or the capability is off.
+    /// - `EOPNOTSUPP`: the driver cannot, the capability is off, or the socket has TLS and the device
+    ///   cannot place on such.
     /// - `ENOTCONN`: not an established TCP connection.
     /// - `EBUSY`: the socket is offloaded already.
     /// - `ENETDOWN`: the device is down.
@@ -376,12 +410,7 @@ impl Flow {
         // SAFETY: `device` holds a reference.
         let ops = unsafe { dev_ops(dev) }?;
         // SAFETY: As above.
-        if !unsafe { dev_caps(dev, ops) }
-            .active
-            .contains(Caps::NVME_TCP)
-        {
-            return Err(EOPNOTSUPP);
-        }
+        let limits = unsafe { dev_limits(dev, ops, config.type_) }?;
         // SAFETY: `sk` is a valid full socket.
         let established = unsafe {
             u32::from((*sk).sk_type) == bindings::sock_type_SOCK_STREAM
@@ -392,8 +421,15 @@ impl Flow {
         if !established {
             return Err(ENOTCONN);
         }
-        // SAFETY: TCP sockets are connection sockets. The caller serialises changes of the pointer.
-        let slot = unsafe { &raw mut (*bindings::inet_csk(sk)).icsk_ulp_ddp };
+        // SAFETY: TCP sockets are connection sockets.
+        let icsk = unsafe { bindings::inet_csk(sk) };
+        // Another protocol on the socket, TLS, changes the stream between the device and the ULP.
+        // SAFETY: As above.
+        if !unsafe { (*icsk).icsk_ulp_ops.is_null() } && !limits.tls {
+            return Err(EOPNOTSUPP);
+        }
+        // SAFETY: As above. The caller serialises changes of the pointer.
+        let slot = unsafe { &raw mut (*icsk).icsk_ulp_ddp };
         // SAFETY: As above.
         if !unsafe { (*slot).is_null() } {
             return Err(EBUSY);
@@ -409,6 +445,7 @@ impl Flow {
                 ulp_ops,
                 dma_device,
                 ddgst: config.ddgst,
+                max_segments: limits.max_ddp_sgl_len,
                 phase: Atomic::new(NEW),
                 ended: Atomic::new(false),
                 ctx: Atomic::new(ptr::null_mut()),
@@ -568,6 +605,7 @@ impl Flow {
     ///
     /// - `ENETDOWN`: the flow is down.
     /// - `EOPNOTSUPP`: the capability was switched off.
+    /// - `E2BIG`: more DMA segments than the device's limit.
     /// - whatever the driver answers.
     ///
     /// # Safety
@@ -583,6 +621,11 @@ impl Flow {
                 return Err(EOPNOTSUPP);
             }
             let setup = self.ops.setup.ok_or(EOPNOTSUPP)?;
+            // SAFETY: `io` is valid.
+            let segments = unsafe { (*io).nr_segs };
+            if self.max_segments != 0 && segments > self.max_segments {
+                return Err(E2BIG);
+            }
             // SAFETY: `io` is valid.
             let state = unsafe { io_state(io) };
             state.store(SETUP, Relaxed);

@@ -55,6 +55,7 @@ const HW: u64 = Caps::ALL.bits();
 struct Fake {
     refuse: Atomic<i32>,
     active: Atomic<u64>,
+    max_segments: Atomic<u32>,
     added: Atomic<u32>,
     deleted: Atomic<u32>,
     torn: Atomic<u32>,
@@ -68,6 +69,7 @@ struct Fake {
 static FAKE: Fake = Fake {
     refuse: Atomic::new(0),
     active: Atomic::new(0),
+    max_segments: Atomic::new(0),
     added: Atomic::new(0),
     deleted: Atomic::new(0),
     torn: Atomic::new(0),
@@ -80,6 +82,7 @@ impl Fake {
     fn reset(&self) {
         self.refuse.store(0, Relaxed);
         self.active.store(HW, Relaxed);
+        self.max_segments.store(0, Relaxed);
         for counter in [
             &self.added,
             &self.deleted,
@@ -106,8 +109,10 @@ impl Fake {
 
 unsafe extern "C" fn fake_limits(
     _dev: *mut bindings::net_device,
-    _limits: *mut bindings::ulp_ddp_limits,
+    limits: *mut bindings::ulp_ddp_limits,
 ) -> c_int {
+    // SAFETY: The layer passes a valid pointer.
+    unsafe { (*limits).max_ddp_sgl_len = FAKE.max_segments.load(Relaxed) };
     0
 }
 
@@ -204,6 +209,12 @@ static DEV_OPS: bindings::ulp_ddp_dev_ops = bindings::ulp_ddp_dev_ops {
 static ULP_OPS: bindings::ulp_ddp_ulp_ops = bindings::ulp_ddp_ulp_ops {
     ddp_teardown_done: Some(ulp_done),
 };
+
+struct TlsOps(bindings::tcp_ulp_ops);
+// SAFETY: Constant data.
+unsafe impl Sync for TlsOps {}
+
+static TLS_OPS: TlsOps = TlsOps(pin_init::zeroed());
 
 struct NetdevOps(bindings::net_device_ops);
 // SAFETY: Constant data.
@@ -587,6 +598,12 @@ mod suite {
         assert_eq!(bench.add().err(), Some(ENOTCONN));
         bench.set_state(bindings::TCP_ESTABLISHED);
 
+        // SAFETY: The socket is ours and not used.
+        let icsk = unsafe { &mut *bindings::inet_csk(bench.sk()) };
+        icsk.icsk_ulp_ops = &TLS_OPS.0;
+        assert_eq!(bench.add().err(), Some(EOPNOTSUPP));
+        icsk.icsk_ulp_ops = ptr::null();
+
         // SAFETY: The device is ours.
         unsafe { (*bench.dev.as_ptr()).state = 0 };
         assert_eq!(bench.add().err(), Some(ENETDOWN));
@@ -701,6 +718,22 @@ mod suite {
         assert_eq!(unsafe { flow.setup(&mut io) }, Err(EOPNOTSUPP));
         bench.del();
         assert_eq!(FAKE.done.load(Relaxed), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn segments_are_limited_unless_the_limit_is_0() -> Result {
+        let bench = Bench::new()?;
+        let mut io = io();
+        for (limit, segments, result) in [(0, u32::MAX, Ok(())), (4, 4, Ok(())), (4, 5, Err(E2BIG))]
+        {
+            FAKE.max_segments.store(limit, Relaxed);
+            let flow = bench.add()?;
+            io.nr_segs = segments;
+            // SAFETY: The I/O lives until the end of the offload; the fake does not look at it.
+            assert_eq!(unsafe { flow.setup(&mut io) }, result);
+            bench.del();
+        }
         Ok(())
     }
 

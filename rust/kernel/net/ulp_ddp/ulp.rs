@@ -7,14 +7,12 @@ use super::{
         self,
         Flow, //
     },
-    Caps,
     Config,
     Io,
     Limits, //
 };
 use crate::{
     bindings,
-    error::to_result,
     prelude::*,
     sync::Arc, //
 };
@@ -78,21 +76,9 @@ impl<U: Ulp> Offload<U> {
         let dev = unsafe { flow::netdev_of(sk) }?;
         // SAFETY: `dev` is a reference to the device.
         let ops = unsafe { flow::dev_ops(dev.as_ptr()) }?;
+        let kind = bindings::ulp_ddp_type_ULP_DDP_NVME;
         // SAFETY: As above, and the operations are those of the device.
-        let active = unsafe { flow::dev_caps(dev.as_ptr(), ops) }.active;
-        if !active.contains(Caps::NVME_TCP) {
-            return Err(EOPNOTSUPP);
-        }
-        let mut raw = bindings::ulp_ddp_limits {
-            type_: bindings::ulp_ddp_type_ULP_DDP_NVME,
-            max_ddp_sgl_len: 0,
-            io_threshold: 0,
-            tls: false,
-            full_ccid_range: false,
-        };
-        let limits = ops.limits.ok_or(EOPNOTSUPP)?;
-        // SAFETY: The device is valid, `raw` is valid for reads and writes.
-        to_result(unsafe { limits(dev.as_ptr(), &mut raw) })?;
+        let raw = unsafe { flow::dev_limits(dev.as_ptr(), ops, kind) }?;
         Ok(Limits {
             max_segments: raw.max_ddp_sgl_len,
             io_threshold: raw.io_threshold,
@@ -108,7 +94,8 @@ impl<U: Ulp> Offload<U> {
     ///
     /// # Errors
     ///
-    /// - `EOPNOTSUPP`: no device with the offload, or it is switched off.
+    /// - `EOPNOTSUPP`: no device with the offload, it is switched off, or the socket has TLS and the
+    ///   device cannot place on such.
     /// - `ENOTCONN`: not an established TCP connection.
     /// - `EBUSY`: the socket is offloaded already.
     /// - `ENETDOWN`: the device is down.
@@ -142,7 +129,8 @@ impl<U: Ulp> Offload<U> {
     /// # Errors
     ///
     /// Any error means that this I/O is received the ordinary way: `ENETDOWN` if the device went
-    /// down, `EOPNOTSUPP` if the offload was switched off, or what the driver answers.
+    /// down, `EOPNOTSUPP` if the offload was switched off, `E2BIG` if there are more segments than the
+    /// device's limit, or what the driver answers.
     pub fn setup(&self, io: Io) -> Result {
         // SAFETY: By the invariant of `Io` it stays valid.
         unsafe { self.flow.setup(io.as_raw()) }

@@ -129,8 +129,9 @@ def caps_follow_feature(cfg):
 def needs_rx_checksum(cfg):
     """Without the receive checksum nothing can be active."""
     hw = _keep(cfg)["hw"]
-    rxcsum = "rx-checksum"
-    state = _feature(cfg, rxcsum)
+    # ethtool has names of its own for rx-checksum.
+    rxcsum = "rx"
+    state = _feature(cfg, "rx-checksumming")
     if state["fixed"]:
         raise KsftSkipEx("the receive checksum cannot be switched")
     _set_feature(cfg, True, rxcsum)
