@@ -30,9 +30,9 @@ use crate::{
     },
 };
 
-/// log2 of the basic blocks of each queue: room for some 100 buffers of 128 pieces, and for many
+/// log2 of the basic blocks of each queue: room for some 400 buffers of 128 pieces, and for many
 /// more smaller ones, that are set up at the same time.
-pub(crate) const LOG_SIZE: u32 = 12;
+pub(crate) const LOG_SIZE: u32 = 14;
 
 /// Basic blocks of an entry that invalidates a buffer.
 const INVALIDATE_BLOCKS: u32 = blocks(INVALIDATE_WQE);
