@@ -61,7 +61,6 @@ pub(crate) struct Mkey {
     /// Not usable until a UMR makes it so.
     pub(crate) free: bool,
     /// UMR may change it.
-    #[allow(dead_code)]
     pub(crate) umr_enabled: bool,
     /// Local write allowed.
     pub(crate) writable: bool,

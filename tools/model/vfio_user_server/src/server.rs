@@ -110,6 +110,15 @@ pub fn serve(stream: UnixStream, device: &mut dyn Device, bus: &Bus) -> Result<(
     result
 }
 
+/// A received message.
+struct Message {
+    header: Header,
+    /// Where the payload is in the buffer, until the next receive.
+    payload: std::ops::Range<usize>,
+    /// Descriptors that came with it.
+    fds: Vec<OwnedFd>,
+}
+
 struct Connection {
     stream: UnixStream,
     buffer: Vec<u8>,
@@ -141,8 +150,8 @@ impl Connection {
 
     fn run(&mut self, device: &mut dyn Device, bus: &Bus) -> Result<(), ServeError> {
         while self.receive()? {
-            while let Some((header, payload, fds)) = self.next_message()? {
-                self.handle(device, bus, header, payload, fds)?;
+            while let Some(message) = self.next_message()? {
+                self.handle(device, bus, message)?;
             }
             device.batch_end();
         }
@@ -188,16 +197,10 @@ impl Connection {
         Ok(true)
     }
 
-    /// Takes the next whole message: header, range of its payload in the
-    /// buffer, descriptors.
-    #[allow(clippy::type_complexity)]
-    fn next_message(&mut self) -> Result<Option<(Header, std::ops::Range<usize>, Vec<OwnedFd>)>, ServeError> {
-        let Some(header) = self.buffer.get(self.start..self.end).and_then(Header::parse) else {
-            return Ok(None);
-        };
-        if self.end - self.start < HEADER {
-            return Ok(None);
-        }
+    /// Takes the next whole message.
+    fn next_message(&mut self) -> Result<Option<Message>, ServeError> {
+        let received = self.buffer.get(self.start..self.end).filter(|received| received.len() >= HEADER);
+        let Some(header) = received.and_then(Header::parse) else { return Ok(None) };
         let size = header.size as usize;
         if !(HEADER..=MAX_MESSAGE).contains(&size) {
             return Err(ServeError::Framing("impossible message size"));
@@ -212,17 +215,11 @@ impl Connection {
         while self.fds.front().is_some_and(|(position, _)| *position < end) {
             fds.extend(self.fds.pop_front().into_iter().flat_map(|(_, fds)| fds));
         }
-        Ok(Some((header, payload, fds)))
+        Ok(Some(Message { header, payload, fds }))
     }
 
-    fn handle(
-        &mut self,
-        device: &mut dyn Device,
-        bus: &Bus,
-        header: Header,
-        payload: std::ops::Range<usize>,
-        fds: Vec<OwnedFd>,
-    ) -> Result<(), ServeError> {
+    fn handle(&mut self, device: &mut dyn Device, bus: &Bus, message: Message) -> Result<(), ServeError> {
+        let Message { header, payload, fds } = message;
         if header.flags & wire::FLAG_TYPE_MASK != wire::FLAG_TYPE_COMMAND {
             // We send no commands, so no reply can be for us.
             return Err(ServeError::Framing("unexpected reply"));
