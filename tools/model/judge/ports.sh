@@ -1,12 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# The stock mlx5_core as a judge of the device model. Runs in the guest, with
-# two ports of the model wired to each other:
-#   python3 tools/lab vm --ports 2 --run 'bash /opt/repo/tools/model/judge/mlx5_core.sh'
+# A network driver on the device model: the stock mlx5_core, which judges the
+# model, or the one named by DRIVER. Runs in the guest, with two ports of the
+# model wired to each other:
+#   python3 tools/lab vm --ports 2 --run 'bash /opt/repo/tools/model/judge/ports.sh'
 # Prints KTAP; the status is that of the worst test.
 
 # shellcheck disable=SC2317 # functions are called through check
 
+DRIVER=${DRIVER:-mlx5_core}
 PEER=peer
 V4=192.168.77
 V6=fd77::
@@ -49,7 +51,7 @@ wait_for() {
 }
 
 has_ports() {
-    local dirs=(/sys/bus/pci/drivers/mlx5_core/*/net/*)
+    local dirs=(/sys/bus/pci/drivers/"$DRIVER"/*/net/*)
     [ ${#dirs[@]} -eq 2 ] && [ -d "${dirs[1]}" ]
 }
 
@@ -58,10 +60,12 @@ carrier_is() {
 }
 
 load() {
-    modprobe mlx5_core || return 1
-    echo 1234 10dd > /sys/bus/pci/drivers/mlx5_core/new_id
+    modprobe "$DRIVER" || return 1
+    if [ "$DRIVER" = mlx5_core ]; then
+        echo 1234 10dd > /sys/bus/pci/drivers/mlx5_core/new_id
+    fi
     wait_for has_ports || return 1
-    local dirs=(/sys/bus/pci/drivers/mlx5_core/*/net/*)
+    local dirs=(/sys/bus/pci/drivers/"$DRIVER"/*/net/*)
     NEAR=$(basename "${dirs[0]}")
     FAR=$(basename "${dirs[1]}")
 }
@@ -135,7 +139,7 @@ reload_under_traffic() {
     ping -f $V4.2 > /dev/null 2>&1 &
     ping=$!
     sleep 0.5
-    rmmod mlx5_core
+    rmmod "$DRIVER"
     status=$?
     kill $ping
     wait $ping
@@ -145,10 +149,14 @@ reload_under_traffic() {
 
 checksums_are_used() {
     local complete errors
-    complete=$(counter rx_csum_complete)
     errors=$(in_peer nstat -asz TcpInCsumErrors | awk '/TcpInCsumErrors/ { print $2 }')
-    echo "rx_csum_complete $complete, TcpInCsumErrors $errors"
-    [ "$complete" -gt 1000 ] && [ "$errors" = 0 ]
+    echo "TcpInCsumErrors $errors"
+    [ "$errors" = 0 ] || return 1
+    if [ "$DRIVER" = mlx5_core ]; then
+        complete=$(counter rx_csum_complete)
+        echo "rx_csum_complete $complete"
+        [ "$complete" -gt 1000 ]
+    fi
 }
 
 no_complaints() {
@@ -167,12 +175,17 @@ check "ping, IPv4" ping -c 3 -i 0.2 -W 5 $V4.2
 check "ping, IPv6" ping -c 3 -i 0.2 -W 5 ${V6}2
 check "TCP over IPv4, MTU 1500" transfer $V4.2
 check "TCP over IPv6, MTU 1500" transfer ${V6}2
-check "checksums of the device are used and right" checksums_are_used
+check "the device's checksums are right" checksums_are_used
 check "MTU 9978" set_mtu 9978
 check "TCP over IPv4, MTU 9978" transfer $V4.2
 check "VLAN" vlan_ping
 check "link follows the peer" link_follows_peer
-check "one channel" ethtool -L "$NEAR" combined 1
+if ethtool -l "$NEAR" > /dev/null 2>&1; then
+    check "one channel" ethtool -L "$NEAR" combined 1
+else
+    count=$((count + 1))
+    echo "ok $count one channel # SKIP $DRIVER cannot change channels"
+fi
 reload_under_traffic > /dev/null
 report $? "unload under traffic, load again"
 check "no failed command, no warning" no_complaints
