@@ -2,7 +2,6 @@
 
 #include <linux/etherdevice.h>
 #include <linux/netdevice.h>
-#include <net/gro.h>
 
 #ifdef CONFIG_INET
 
@@ -45,12 +44,6 @@ __rust_helper
 bool rust_helper_netif_tx_queue_stopped(const struct netdev_queue *txq)
 {
 	return netif_tx_queue_stopped(txq);
-}
-
-__rust_helper void rust_helper_netdev_tx_sent_queue(struct netdev_queue *txq,
-						    unsigned int bytes)
-{
-	netdev_tx_sent_queue(txq, bytes);
 }
 
 __rust_helper bool rust_helper___netdev_tx_sent_queue(struct netdev_queue *txq,

@@ -193,4 +193,18 @@ __rust_helper void rust_helper_skb_set_eth_protocol(struct sk_buff *skb,
 	skb->protocol = eth_type_trans(skb, dev);
 }
 
+/* Tests */
+
+#ifdef CONFIG_RUST_NET_KUNIT_TEST
+__rust_helper int rust_helper_page_ref_count(const struct page *page)
+{
+	return page_ref_count(page);
+}
+
+__rust_helper struct page *rust_helper_virt_to_head_page(const void *addr)
+{
+	return virt_to_head_page(addr);
+}
+#endif
+
 #endif

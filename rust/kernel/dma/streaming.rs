@@ -397,3 +397,89 @@ impl<const N: usize> Drop for Segments<N> {
 
 // SAFETY: References to a device and numbers; any thread can unmap.
 unsafe impl<const N: usize> Send for Segments<N> {}
+
+#[cfg(CONFIG_RUST_NET_KUNIT_TEST)]
+#[kunit_tests(rust_dma_streaming)]
+mod tests {
+    use super::*;
+    use crate::{
+        dma::DmaMask,
+        faux, //
+    };
+
+    /// Makes a faux device one that can do DMA.
+    fn dma_device(faux: &faux::Registration) -> Result<&device::Device<Bound>> {
+        let dev: &device::Device<Bound> = faux.as_ref().as_ref();
+        // SAFETY: The device is ours and does no DMA yet. It has a place for a mask of its own.
+        unsafe {
+            let raw = dev.as_raw();
+            (*raw).dma_mask = &raw mut (*raw).coherent_dma_mask;
+            crate::error::to_result(bindings::dma_set_mask_and_coherent(
+                raw,
+                DmaMask::new::<64>().value(),
+            ))?;
+        }
+        Ok(dev)
+    }
+
+    #[test]
+    fn pages_can_be_read_and_written() -> Result {
+        let faux = faux::Registration::new(c"rust_dma_kunit", None)?;
+        let dev = dma_device(&faux)?;
+        let mut page = DmaPage::alloc(dev, DataDirection::Bidirectional, GFP_KERNEL)?;
+        assert_eq!(page.dma_handle() % PAGE_SIZE as DmaAddress, 0);
+        page.write(PAGE_SIZE - 4, &[1, 2, 3, 4])?;
+        let mut bytes = [0; 2];
+        page.read(PAGE_SIZE - 3, &mut bytes)?;
+        assert_eq!(bytes, [2, 3]);
+        assert_eq!(page.write(PAGE_SIZE - 3, &[0; 4]), Err(EINVAL));
+        assert_eq!(page.read(usize::MAX, &mut bytes), Err(EINVAL));
+        let _page: Page = page.into_page();
+        Ok(())
+    }
+
+    #[test]
+    fn syncs_are_bounded() -> Result {
+        let faux = faux::Registration::new(c"rust_dma_kunit", None)?;
+        let dev = dma_device(&faux)?;
+        let mut buffer = KBox::new([0u8; 64], GFP_KERNEL)?;
+        // SAFETY: The buffer outlives the mapping and is not accessed meanwhile.
+        let map = unsafe {
+            Mapping::map_single(dev, buffer.as_mut_ptr(), 64, DataDirection::FromDevice)
+        }?;
+        assert_eq!(map.len(), 64);
+        map.sync_for_cpu(0..64)?;
+        map.sync_for_device(64..64)?;
+        assert_eq!(map.sync_for_cpu(1..65), Err(EINVAL));
+        #[expect(clippy::reversed_empty_ranges)]
+        let reversed = map.sync_for_device(2..1);
+        assert_eq!(reversed, Err(EINVAL));
+        drop(map);
+        Ok(())
+    }
+
+    #[test]
+    fn too_many_segments_are_undone() -> Result {
+        let faux = faux::Registration::new(c"rust_dma_kunit", None)?;
+        let dev = dma_device(&faux)?;
+        let mut buffer = KBox::new([0u8; 64], GFP_KERNEL)?;
+        let mut segments = Segments::<2>::new(dev);
+        let mut push = || {
+            let dir = bindings::dma_data_direction::DMA_TO_DEVICE;
+            // SAFETY: The buffer outlives the segments.
+            unsafe {
+                let addr = bindings::dma_map_single(
+                    segments.raw_device(),
+                    buffer.as_mut_ptr().cast(),
+                    64,
+                    dir,
+                );
+                segments.push(addr, 64, true)
+            }
+        };
+        assert_eq!((push(), push(), push()), (Ok(()), Ok(()), Err(E2BIG)));
+        assert_eq!(segments.as_slice().len(), 2);
+        drop(segments);
+        Ok(())
+    }
+}

@@ -1107,3 +1107,198 @@ unsafe impl<T: Driver> Send for Registration<'_, T> {}
 
 // SAFETY: A shared registration gives access to a `Device`, which is `Sync`, as is `T::Data`.
 unsafe impl<T: Driver> Sync for Registration<'_, T> {}
+
+#[cfg(CONFIG_RUST_NET_KUNIT_TEST)]
+#[kunit_tests(rust_net_netdev)]
+mod tests {
+    use super::*;
+    use crate::{
+        faux,
+        sync::Arc, //
+    };
+
+    /// What happened to a device and its data.
+    struct Events {
+        opened: Atomic<u32>,
+        stopped: Atomic<u32>,
+        dropped: Atomic<u32>,
+    }
+
+    impl Events {
+        fn new() -> Result<Arc<Self>> {
+            Ok(Arc::new(
+                Self {
+                    opened: Atomic::new(0),
+                    stopped: Atomic::new(0),
+                    dropped: Atomic::new(0),
+                },
+                GFP_KERNEL,
+            )?)
+        }
+
+        fn counts(&self) -> (u32, u32, u32) {
+            (
+                self.opened.load(Relaxed),
+                self.stopped.load(Relaxed),
+                self.dropped.load(Relaxed),
+            )
+        }
+    }
+
+    struct Data(Arc<Events>);
+
+    impl Drop for Data {
+        fn drop(&mut self) {
+            self.0
+                .dropped
+                .store(self.0.dropped.load(Relaxed) + 1, Relaxed);
+        }
+    }
+
+    struct Test;
+
+    #[vtable]
+    impl Driver for Test {
+        type Data = Data;
+
+        fn open(dev: &Device<Self>) -> Result {
+            let events = &dev.data().get_ref().0;
+            events
+                .opened
+                .store(events.opened.load(Relaxed) + 1, Relaxed);
+            dev.tx_start_all_queues();
+            Ok(())
+        }
+
+        fn stop(dev: &Device<Self>) {
+            let events = &dev.data().get_ref().0;
+            events
+                .stopped
+                .store(events.stopped.load(Relaxed) + 1, Relaxed);
+        }
+
+        fn start_xmit(_dev: &Device<Self>, _skb: TxSkb) -> TxResult {
+            TxResult::Ok
+        }
+
+        fn change_mtu(_dev: &Device<Self>, mtu: u32) -> Result {
+            if mtu == 1400 {
+                Err(EBUSY)
+            } else {
+                Ok(())
+            }
+        }
+    }
+
+    const MAC: EthAddr = [2, 0, 0, 0, 0xdd, 0xff];
+
+    fn config() -> Config {
+        Config {
+            tx_queues: 4,
+            rx_queues: 2,
+            features: Features::SG,
+            hw_features: Features::RXCSUM,
+            hw_features_off: Features::LOOPBACK,
+            max_mtu: 9000,
+            mac: Some(MAC),
+            ..Config::default()
+        }
+    }
+
+    /// Registers a test device below `faux`.
+    fn register<'a>(
+        faux: &'a faux::Registration,
+        config: &Config,
+        data: Result<Data>,
+    ) -> Result<Registration<'a, Test>> {
+        let parent = faux.as_ref().as_ref();
+        // SAFETY: No test leaks it.
+        unsafe { Registration::new(parent, config, |_: &NetDevice| data) }
+    }
+
+    #[test]
+    fn devices_are_as_configured() -> Result {
+        let faux = faux::Registration::new(c"rust_net_kunit", None)?;
+        let dev = register(&faux, &config(), Ok(Data(Events::new()?)))?;
+        assert_eq!(dev.dev_addr(), MAC);
+        assert_eq!(dev.mtu(), 1500);
+        assert!(dev.ifindex() > 0);
+        assert!(!dev.carrier_ok());
+        assert!(dev.features().contains(Features::SG | Features::RXCSUM));
+        assert!(!dev.features().contains(Features::LOOPBACK));
+        assert!(dev.tx_queue(3).is_some() && dev.tx_queue(4).is_none());
+        assert_eq!(dev.real_num_tx_queues(), 4);
+        let parent: &device::Device<Bound> = faux.as_ref().as_ref();
+        assert_eq!(dev.parent().as_raw(), parent.as_raw());
+        Ok(())
+    }
+
+    #[test]
+    fn callbacks_reach_the_driver() -> Result {
+        let faux = faux::Registration::new(c"rust_net_kunit", None)?;
+        let events = Events::new()?;
+        let dev = register(&faux, &config(), Ok(Data(events.clone())))?;
+        // SAFETY: The device is registered, and the functions are called under RTNL.
+        let results = unsafe {
+            bindings::rtnl_lock();
+            let results = (
+                bindings::dev_open(dev.as_raw(), ptr::null_mut()),
+                bindings::dev_set_mtu(dev.as_raw(), 1400),
+                bindings::dev_set_mtu(dev.as_raw(), 2000),
+                bindings::dev_set_mtu(dev.as_raw(), 9001),
+            );
+            bindings::rtnl_unlock();
+            results
+        };
+        assert_eq!(results, (0, EBUSY.to_errno(), 0, EINVAL.to_errno()));
+        assert_eq!(dev.mtu(), 2000);
+        assert!(dev.running());
+        assert_eq!(events.counts(), (1, 0, 0));
+        // Unregistering stops it first.
+        drop(dev);
+        assert_eq!(events.counts(), (1, 1, 1));
+        Ok(())
+    }
+
+    #[test]
+    fn failed_registrations_leave_nothing() -> Result {
+        let faux = faux::Registration::new(c"rust_net_kunit", None)?;
+        let result = register(&faux, &config(), Err(ENXIO));
+        assert_eq!(result.err(), Some(ENXIO));
+
+        let events = Events::new()?;
+        let multicast = Config {
+            mac: Some([1, 0, 0, 0, 0, 1]),
+            ..config()
+        };
+        let result = register(&faux, &multicast, Ok(Data(events.clone())));
+        assert_eq!(result.err(), Some(EADDRNOTAVAIL));
+        // Data that did not make it into the device is dropped with the initialiser.
+        assert_eq!(events.counts(), (0, 0, 1));
+        Ok(())
+    }
+
+    #[test]
+    fn queues_stop_and_wake() -> Result {
+        let faux = faux::Registration::new(c"rust_net_kunit", None)?;
+        let dev = register(&faux, &config(), Ok(Data(Events::new()?)))?;
+        let txq = dev.tx_queue(1).ok_or(EINVAL)?;
+        assert!(!txq.maybe_stop(2, || 2));
+        assert!(txq.maybe_stop(2, || 1));
+        assert!(txq.stopped());
+        // Nothing completed, or not enough room: it stays stopped.
+        txq.completed_wake(0, 0, 2, || 8);
+        txq.completed_wake(1, 0, 2, || 1);
+        assert!(txq.stopped());
+        // Room that appears between the two looks at the ring.
+        let looks = Atomic::new(0u32);
+        let late = || {
+            looks.store(looks.load(Relaxed) + 1, Relaxed);
+            looks.load(Relaxed)
+        };
+        assert!(!txq.maybe_stop(2, late));
+        assert!(!txq.stopped());
+        assert_eq!(looks.load(Relaxed), 2);
+        Ok(())
+    }
+}

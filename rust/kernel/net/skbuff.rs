@@ -733,3 +733,202 @@ impl MappedSkb {
         len
     }
 }
+
+#[cfg(CONFIG_RUST_NET_KUNIT_TEST)]
+#[kunit_tests(rust_net_skbuff)]
+mod tests {
+    use super::*;
+    use crate::page::Page;
+
+    /// Allocates a packet outside of a poll function.
+    fn alloc(len: u32) -> Result<RxSkb> {
+        // SAFETY: It only allocates.
+        let skb = unsafe { bindings::__alloc_skb(len, GFP_KERNEL.as_raw(), 0, -1) };
+        // INVARIANT: The skb was allocated just now.
+        Ok(RxSkb(NonNull::new(skb).ok_or(ENOMEM)?))
+    }
+
+    fn page_ref(page: &Page) -> Result<PageRef> {
+        // SAFETY: The page is owned by the caller.
+        unsafe { PageRef::get(NonNull::new(page.as_ptr()).ok_or(EINVAL)?) }
+    }
+
+    /// Two contiguous pages, one compound page or not.
+    struct Pair(NonNull<bindings::page>);
+
+    impl Pair {
+        fn new(compound: bool) -> Result<Self> {
+            let flags = if compound {
+                GFP_KERNEL.as_raw() | (1 << bindings::___GFP_COMP_BIT)
+            } else {
+                GFP_KERNEL.as_raw()
+            };
+            // SAFETY: It only allocates.
+            let page = unsafe { bindings::alloc_pages(flags, 1) };
+            Ok(Self(NonNull::new(page).ok_or(ENOMEM)?))
+        }
+
+        fn bvec(&self, offset: u32, len: u32) -> bindings::bio_vec {
+            bindings::bio_vec {
+                bv_page: self.0.as_ptr(),
+                bv_offset: offset,
+                bv_len: len,
+            }
+        }
+    }
+
+    impl Drop for Pair {
+        fn drop(&mut self) {
+            // SAFETY: The pages were allocated with this order.
+            unsafe { bindings::__free_pages(self.0.as_ptr(), 1) };
+        }
+    }
+
+    fn refcount(page: NonNull<bindings::page>) -> i32 {
+        // SAFETY: The page is valid.
+        unsafe { bindings::page_ref_count(page.as_ptr()) }
+    }
+
+    #[test]
+    fn put_is_bounded() -> Result {
+        let mut skb = alloc(64)?;
+        skb.trim_tailroom(10)?;
+        assert_eq!(skb.tailroom(), 10);
+        assert_eq!(skb.put(&[0; 11]), Err(ENOSPC));
+        assert_eq!(skb.len(), 0);
+        skb.put(&[1; 4])?;
+        skb.put(&[2; 6])?;
+        assert_eq!((skb.len(), skb.headlen(), skb.tailroom()), (10, 10, 0));
+        assert_eq!(skb.put(&[3]), Err(ENOSPC));
+        // No way back to more room.
+        assert_eq!(skb.trim_tailroom(1), Err(EINVAL));
+        Ok(())
+    }
+
+    #[test]
+    fn condense_pulls_into_tailroom() -> Result {
+        let page = Page::alloc_page(GFP_KERNEL)?;
+        let mut skb = alloc(256)?;
+        skb.put(&[0; 66])?;
+        skb.add_rx_frag(page_ref(&page)?, 0..100, 100)?;
+        assert_eq!((skb.nr_frags(), skb.len(), skb.headlen()), (1, 166, 66));
+        // SAFETY: The skb is ours.
+        unsafe { bindings::skb_condense(skb.as_raw()) };
+        // This is what a head without tailroom has to prevent.
+        assert_eq!((skb.nr_frags(), skb.len(), skb.headlen()), (0, 166, 166));
+        Ok(())
+    }
+
+    #[test]
+    fn condense_leaves_full_heads_alone() -> Result {
+        let page = Page::alloc_page(GFP_KERNEL)?;
+        let mut skb = alloc(256)?;
+        skb.trim_tailroom(66)?;
+        skb.put(&[0; 66])?;
+        skb.add_rx_frag(page_ref(&page)?, 5..6, 1)?;
+        // SAFETY: The skb is ours.
+        unsafe { bindings::skb_condense(skb.as_raw()) };
+        assert_eq!((skb.nr_frags(), skb.len(), skb.headlen()), (1, 67, 66));
+        // SAFETY: There is one fragment.
+        let frag = unsafe { &*bindings::skb_frag(skb.as_raw(), 0) };
+        assert_eq!((frag.offset, frag.len), (5, 1));
+        Ok(())
+    }
+
+    #[test]
+    fn fragments_are_bounded() -> Result {
+        let page = Page::alloc_page(GFP_KERNEL)?;
+        let raw = NonNull::new(page.as_ptr()).ok_or(EINVAL)?;
+        let mut skb = alloc(64)?;
+        assert_eq!(
+            skb.add_rx_frag(page_ref(&page)?, 1..PAGE_SIZE + 1, 1),
+            Err(EINVAL)
+        );
+        for i in 0..MAX_SKB_FRAGS {
+            skb.add_rx_frag(page_ref(&page)?, i..i + 1, 1)?;
+        }
+        assert_eq!(skb.add_rx_frag(page_ref(&page)?, 0..1, 1), Err(ENOSPC));
+        assert_eq!(refcount(raw), 1 + MAX_SKB_FRAGS as i32);
+        drop(skb);
+        assert_eq!(refcount(raw), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn bvecs_are_split_at_pages() -> Result {
+        let pair = Pair::new(true)?;
+        let bvec = pair.bvec(100, 2 * PAGE_SIZE as u32 - 100);
+        let mut skb = alloc(64)?;
+        // SAFETY: The pages are contiguous and allocated.
+        unsafe { skb.add_bvec(&bvec, 50..PAGE_SIZE)? };
+        assert_eq!(skb.nr_frags(), 2);
+        assert_eq!(skb.len(), PAGE_SIZE - 50);
+        // SAFETY: There are two fragments.
+        let frags = unsafe {
+            [
+                &*bindings::skb_frag(skb.as_raw(), 0),
+                &*bindings::skb_frag(skb.as_raw(), 1),
+            ]
+        };
+        assert_eq!(
+            (frags[0].offset, frags[0].len),
+            (150, PAGE_SIZE as u32 - 150)
+        );
+        assert_eq!((frags[1].offset, frags[1].len), (0, 100));
+        // Both references are to the compound page.
+        assert_eq!(refcount(pair.0), 3);
+        // SAFETY: As above.
+        let past_end = unsafe { skb.add_bvec(&bvec, 0..bvec.bv_len as usize + 1) };
+        assert_eq!(past_end, Err(EINVAL));
+        drop(skb);
+        assert_eq!(refcount(pair.0), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn pages_without_references_are_refused() -> Result {
+        // The second page of a higher order that is not a compound page has no count of its own.
+        let pair = Pair::new(false)?;
+        let bvec = pair.bvec(0, 2 * PAGE_SIZE as u32);
+        let mut skb = alloc(64)?;
+        // SAFETY: The pages are contiguous and allocated.
+        let result = unsafe { skb.add_bvec(&bvec, PAGE_SIZE - 1..PAGE_SIZE + 1) };
+        assert_eq!(result, Err(EINVAL));
+        drop(skb);
+        assert_eq!(refcount(pair.0), 1);
+
+        // Memory of the slab allocator.
+        let slab = KBox::new([0u8; 64], GFP_KERNEL)?;
+        // SAFETY: The address is in the linear map.
+        let page = unsafe { bindings::virt_to_head_page((&raw const *slab).cast()) };
+        // SAFETY: The page is allocated, as `slab` lives.
+        let result = unsafe { PageRef::get(NonNull::new(page).ok_or(EINVAL)?) };
+        assert!(result.is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn tx_view_of_a_packet() -> Result {
+        let page = Page::alloc_page(GFP_KERNEL | __GFP_ZERO)?;
+        // SAFETY: Nobody else uses the page.
+        unsafe { page.write_raw([7u8; 8].as_ptr(), 16, 8) }?;
+        let mut skb = alloc(64)?;
+        skb.put(&[1, 2, 3, 4])?;
+        skb.add_rx_frag(page_ref(&page)?, 16..24, 8)?;
+        let raw = NonNull::new(skb.as_raw()).ok_or(EINVAL)?;
+        core::mem::forget(skb);
+        // SAFETY: The skb was ours.
+        let mut skb = unsafe { TxSkb::from_raw(raw) };
+        assert_eq!(skb.head(), &[1, 2, 3, 4]);
+        assert_eq!((skb.len(), skb.nr_frags()), (12, 1));
+        assert!(skb.gso().is_none() && skb.partial_csum().is_none() && skb.vlan_tag().is_none());
+        let mut bytes = [0; 4];
+        skb.copy_bits(2, &mut bytes)?;
+        assert_eq!(bytes, [3, 4, 7, 7]);
+        assert_eq!(skb.copy_bits(9, &mut bytes), Err(EFAULT));
+        skb.linearize()?;
+        assert_eq!((skb.headlen(), skb.nr_frags()), (12, 0));
+        assert_eq!(skb.head(), &[1, 2, 3, 4, 7, 7, 7, 7, 7, 7, 7, 7]);
+        Ok(())
+    }
+}
