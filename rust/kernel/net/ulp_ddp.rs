@@ -25,7 +25,8 @@
 //!
 //! C drivers and ULPs find the same in [`include/net/ulp_ddp.h`](srctree/include/net/ulp_ddp.h).
 //!
-//! A TCP sequence number, wherever it names a PDU, is the one of the first byte of the PDU's header.
+//! A TCP sequence number, wherever it names a PDU, is the one of the first byte of the PDU's
+//! header.
 
 mod caps;
 mod driver;
@@ -153,8 +154,8 @@ impl Segment {
 /// # Invariants
 ///
 /// It points to a `struct ulp_ddp_io` that the ULP keeps valid and unchanged, with valid arrays of
-/// segments and pages, from before its setup until [`Ulp::teardown_done`]; the object is used in that
-/// time only.
+/// segments and pages, from before its setup until [`Ulp::teardown_done`]; the object is used in
+/// that time only.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Io(NonNull<bindings::ulp_ddp_io>);
 
@@ -224,12 +225,12 @@ impl Io {
 
 /// Ends the offload of all sockets of `dev`, for a device that stops. May sleep.
 ///
-/// On return the driver's [`DeviceOps::sk_del`] was called for each of them, and none is added until
-/// the device is up again. The connections go on without the offload.
+/// On return the driver's [`DeviceOps::sk_del`] was called for each of them, and none is added
+/// until the device is up again. The connections go on without the offload.
 ///
 /// To be called first thing in `netdev::Driver::stop`, with no lock held under which the driver's
-/// [`DeviceOps::sk_add`] or [`DeviceOps::sk_del`] may run. RTNL and the lock of the device are fine,
-/// those two never take them.
+/// [`DeviceOps::sk_add`] or [`DeviceOps::sk_del`] may run. RTNL and the lock of the device are
+/// fine, those two never take them.
 pub fn quiesce(dev: &netdev::NetDevice) {
     // SAFETY: The reference is valid.
     unsafe { flow::quiesce(dev.as_raw()) };

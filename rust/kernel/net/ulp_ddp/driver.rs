@@ -225,7 +225,8 @@ impl Socket {
 
     /// The TCP sequence number of the next byte that the ULP will read. May sleep.
     ///
-    /// ULPs ask for the offload while nothing is in flight, so it is where the next PDU header starts.
+    /// ULPs ask for the offload while nothing is in flight, so it is where the next PDU header
+    /// starts.
     pub fn copied_seq(&self) -> u32 {
         let sk = self.as_raw();
         // SAFETY: `sk` is valid, a full TCP socket and not locked by the caller; the TCP socket
@@ -286,8 +287,8 @@ pub struct Upcalls(Arc<Flow>);
 impl Upcalls {
     /// The device lost the PDU framing and believes that a PDU header starts at TCP sequence `seq`.
     ///
-    /// To be called before the packet in question is passed to the stack. A new request replaces the
-    /// one before. Any context.
+    /// To be called before the packet in question is passed to the stack. A new request replaces
+    /// the one before. Any context.
     pub fn resync_request(&self, seq: u32) {
         self.0.resync_request(seq);
     }
@@ -308,8 +309,8 @@ pub const fn ops<T: DeviceOps>() -> &'static bindings::ulp_ddp_dev_ops {
 /// The C side of a [`DeviceOps`] implementation.
 ///
 /// Its functions are called by the layer only, through the operations of a device that driver `T`
-/// registered, so each `netdev` is a valid device of `T`. A socket that was added successfully has a
-/// count of an `Arc<T::Flow>` as its context until it is deleted.
+/// registered, so each `netdev` is a valid device of `T`. A socket that was added successfully has
+/// a count of an `Arc<T::Flow>` as its context until it is deleted.
 struct Adapter<T: DeviceOps>(PhantomData<T>);
 
 impl<T: DeviceOps> Adapter<T> {

@@ -78,9 +78,9 @@ unsafe extern "C" fn ulp_ddp_get_limits(
 ///
 /// # Safety
 ///
-/// `netdev` must be the valid device that [`ulp_ddp_get_netdev`] returned for `sk`, `sk` valid until
-/// [`ulp_ddp_sk_del`] returned, `config` valid for reads and `ops` constant data of the caller's
-/// module.
+/// `netdev` must be the valid device that [`ulp_ddp_get_netdev`] returned for `sk`, `sk` valid
+/// until [`ulp_ddp_sk_del`] returned, `config` valid for reads and `ops` constant data of the
+/// caller's module.
 #[export]
 unsafe extern "C" fn ulp_ddp_sk_add(
     netdev: *mut bindings::net_device,

@@ -8,19 +8,20 @@
 //!   New --- sk_add succeeded ---> Active --- sk_del of the ULP or quiesce() ---> Down
 //! ```
 //!
-//! The driver sees `setup`, `teardown` and `resync` in `Active` only, and never beside its `sk_del`:
-//! they run in RCU read-side critical sections that begin with a look at the phase, and whoever takes
-//! a flow down changes the phase and waits for a grace period before it calls `sk_del`.
+//! The driver sees `setup`, `teardown` and `resync` in `Active` only, and never beside its
+//! `sk_del`: they run in RCU read-side critical sections that begin with a look at the phase, and
+//! whoever takes a flow down changes the phase and waits for a grace period before it calls
+//! `sk_del`.
 //!
 //! # Locks
 //!
 //! RTNL and the lock of the device may be held by whoever calls [`quiesce`]; then comes
-//! [`Flow::device`], under which the driver's `sk_add` and `sk_del` run. So neither of these two may
-//! take RTNL or the lock of the device, nor a lock under which the driver calls [`quiesce`].
+//! [`Flow::device`], under which the driver's `sk_add` and `sk_del` run. So neither of these two
+//! may take RTNL or the lock of the device, nor a lock under which the driver calls [`quiesce`].
 //! The list of all flows is a leaf: nothing is called with its lock held.
 //!
-//! A device that goes away waits for its references. Therefore a flow gives up its reference when it
-//! goes down, however long the ULP keeps the socket.
+//! A device that goes away waits for its references. Therefore a flow gives up its reference when
+//! it goes down, however long the ULP keeps the socket.
 //!
 //! # I/Os
 //!
@@ -33,8 +34,9 @@
 //! | `TORN`   | the ULP wants it back, the device is not done                        |
 //! | `PARKED` | the device is done though nobody asked: the flow went down. On a list |
 //!
-//! The ULP hears of the end of an I/O only once it asked for it, or in its `sk_del`. So a device that
-//! goes down behind its back does not make it complete a request whose response is still to come.
+//! The ULP hears of the end of an I/O only once it asked for it, or in its `sk_del`. So a device
+//! that goes down behind its back does not make it complete a request whose response is still to
+//! come.
 
 use super::{
     caps::{
@@ -180,8 +182,8 @@ pub(super) unsafe fn netdev_of(sk: *mut bindings::sock) -> Result<NetdevRef> {
 pub(super) unsafe fn dev_ops(
     dev: *mut bindings::net_device,
 ) -> Result<&'static bindings::ulp_ddp_dev_ops> {
-    // SAFETY: A valid device has operations. Those of ULP DDP are constant data of the driver, which
-    // outlives its devices; the layer uses them with a reference to the device only.
+    // SAFETY: A valid device has operations. Those of ULP DDP are constant data of the driver,
+    // which outlives its devices; the layer uses them with a reference to the device only.
     let ops = unsafe { (*(*dev).netdev_ops).ulp_ddp_ops.as_ref() }.ok_or(EOPNOTSUPP)?;
     let complete = ops.limits.is_some()
         && ops.sk_add.is_some()
@@ -386,8 +388,8 @@ impl Flow {
     ///
     /// # Errors
     ///
-    /// - `EOPNOTSUPP`: the driver cannot, the capability is off, or the socket has TLS and the device
-    ///   cannot place on such.
+    /// - `EOPNOTSUPP`: the driver cannot, the capability is off, or the socket has TLS and the
+    ///   device cannot place on such.
     /// - `ENOTCONN`: not an established TCP connection.
     /// - `EBUSY`: the socket is offloaded already.
     /// - `ENETDOWN`: the device is down.
@@ -395,8 +397,8 @@ impl Flow {
     ///
     /// # Safety
     ///
-    /// `sk` must be a valid full socket until [`Flow::del`] returns, and nobody else add or delete an
-    /// offload of it at the same time.
+    /// `sk` must be a valid full socket until [`Flow::del`] returns, and nobody else add or delete
+    /// an offload of it at the same time.
     pub(super) unsafe fn add(
         device: NetdevRef,
         sk: *mut bindings::sock,
@@ -547,8 +549,8 @@ impl Flow {
     ///
     /// # Safety
     ///
-    /// `sk` must be a valid TCP socket. No [`Flow::setup`] or [`Flow::teardown`] of it may run now or
-    /// later.
+    /// `sk` must be a valid TCP socket. No [`Flow::setup`] or [`Flow::teardown`] of it may run now
+    /// or later.
     pub(super) unsafe fn del(sk: *mut bindings::sock) {
         // SAFETY: As required.
         let Some(flow) = (unsafe { Flow::get(sk) }) else {
@@ -642,8 +644,8 @@ impl Flow {
     ///
     /// `io` must have been set up and not be torn down yet.
     pub(super) unsafe fn teardown(&self, io: *mut bindings::ulp_ddp_io) {
-        // SAFETY: `io` is valid until the upcall, which is not called before the state is `TORN`, or
-        // here.
+        // SAFETY: `io` is valid until the upcall, which is not called before the state is `TORN`,
+        // or here.
         match unsafe { io_state(io) }.cmpxchg(SETUP, TORN, Full) {
             Ok(_) => {
                 // Otherwise the driver's `sk_del` is about to end it or has just done so.
@@ -740,8 +742,8 @@ impl Flow {
 
 /// Takes all flows of `dev` down. May sleep.
 ///
-/// On return the driver's `sk_del` was called for each of them and none is added until the device is
-/// up again. The connections go on without the offload.
+/// On return the driver's `sk_del` was called for each of them and none is added until the device
+/// is up again. The connections go on without the offload.
 ///
 /// # Safety
 ///

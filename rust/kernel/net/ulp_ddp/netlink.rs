@@ -7,8 +7,8 @@
 //! follow, and a change of the flag, by `ethtool -K` or because a feature that it depends on was
 //! switched off, makes the capabilities follow. Listeners of the family hear of both.
 //!
-//! Handlers of `Documentation/netlink/specs/ulp_ddp.yaml`; tables and declarations are generated from
-//! it.
+//! Handlers of `Documentation/netlink/specs/ulp_ddp.yaml`; tables and declarations are generated
+//! from it.
 
 use super::{
     caps::{

@@ -3,9 +3,9 @@
 //! Finding the PDU framing again.
 //!
 //! A device that missed a PDU header (its packet was lost or came out of order) looks for something
-//! that could be a header, asks the ULP about its TCP sequence number and carries on from there only
-//! after a confirmation. The device asks from its NAPI poll, before TCP sees the packet in question;
-//! the ULP parses every header of the stream and reports where each one starts.
+//! that could be a header, asks the ULP about its TCP sequence number and carries on from there
+//! only after a confirmation. The device asks from its NAPI poll, before TCP sees the packet in
+//! question; the ULP parses every header of the stream and reports where each one starts.
 //!
 //! The question is one word that both sides change atomically:
 //!
@@ -20,8 +20,8 @@
 //! ```
 //!
 //! Only the newest question counts: a device that asks again has abandoned the older candidate. The
-//! ULP leaves `Asked(seq)` by a compare-and-exchange of exactly the word it judged. If it fails, the
-//! device has asked anew, and the new question is judged.
+//! ULP leaves `Asked(seq)` by a compare-and-exchange of exactly the word it judged. If it fails,
+//! the device has asked anew, and the new question is judged.
 //!
 //! Sequence numbers wrap; they are compared as TCP does.
 

@@ -2,8 +2,8 @@
 
 //! KUnit tests of the layer and of its hooks in the networking core.
 //!
-//! The device is a fake: C operations that note what they were asked, on a `net_device` that was never
-//! registered. The socket is a TCP socket that claims to be connected.
+//! The device is a fake: C operations that note what they were asked, on a `net_device` that was
+//! never registered. The socket is a TCP socket that claims to be connected.
 
 #![expect(
     clippy::missing_safety_doc,

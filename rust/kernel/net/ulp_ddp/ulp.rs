@@ -94,8 +94,8 @@ impl<U: Ulp> Offload<U> {
     ///
     /// # Errors
     ///
-    /// - `EOPNOTSUPP`: no device with the offload, it is switched off, or the socket has TLS and the
-    ///   device cannot place on such.
+    /// - `EOPNOTSUPP`: no device with the offload, it is switched off, or the socket has TLS and
+    ///   the device cannot place on such.
     /// - `ENOTCONN`: not an established TCP connection.
     /// - `EBUSY`: the socket is offloaded already.
     /// - `ENETDOWN`: the device is down.
@@ -129,8 +129,8 @@ impl<U: Ulp> Offload<U> {
     /// # Errors
     ///
     /// Any error means that this I/O is received the ordinary way: `ENETDOWN` if the device went
-    /// down, `EOPNOTSUPP` if the offload was switched off, `E2BIG` if there are more segments than the
-    /// device's limit, or what the driver answers.
+    /// down, `EOPNOTSUPP` if the offload was switched off, `E2BIG` if there are more segments than
+    /// the device's limit, or what the driver answers.
     pub fn setup(&self, io: Io) -> Result {
         // SAFETY: By the invariant of `Io` it stays valid.
         unsafe { self.flow.setup(io.as_raw()) }
@@ -162,7 +162,8 @@ impl<U: Ulp> Offload<U> {
 
 impl<U: Ulp> Drop for Offload<U> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant. Nobody is in `setup` or `teardown`, they borrow this object.
+        // SAFETY: By the type invariant. Nobody is in `setup` or `teardown`, they borrow this
+        // object.
         unsafe { Flow::del(self.sk.as_ptr()) };
     }
 }
