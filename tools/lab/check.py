@@ -242,12 +242,20 @@ def selftests(step, results):
         results.add(f"{Path(name).name}: the kernel does not complain", not complaints, "\n".join(complaints))
 
 
+def judges(step, results):
+    """Drivers that are not ours, on the device model."""
+    timeout = 900
+    for name in tracked("tools/model/judge/*.sh"):
+        outcome, output = in_vm(step, vm.Guest(run=f"bash /opt/repo/{name}", ports=2, timeout=timeout))
+        add_ktap(results, Path(name).name, output, outcome, timeout)
+
+
 def run(prepare):
     """All checks; a failed set-up is a failed check. Returns the exit status."""
     results = Results()
     try:
         checks = (("formatting", formatting), ("scripts", scripts), ("licences", licences), ("checkpatch", checkpatch), ("tree check", tree),
-                  ("host tests", host_tests), ("kernel clippy", kernel_clippy), ("KUnit", kunit), ("kselftests", selftests))
+                  ("host tests", host_tests), ("kernel clippy", kernel_clippy), ("KUnit", kunit), ("kselftests", selftests), ("outside judges", judges))
         runner = prepare("tool root", "kernel source", "kernel tree", "device model", "kernel", more=len(checks))
         for title, check in checks:
             with runner.step(title) as step:
