@@ -243,11 +243,12 @@ def selftests(step, results):
 
 
 def judges(step, results):
-    """Drivers that are not ours, on the device model."""
+    """The kernel's own driver on the device model, and ours by the same measure."""
     timeout = 900
     for name in tracked("tools/model/judge/*.sh"):
-        outcome, output = in_vm(step, vm.Guest(run=f"bash /opt/repo/{name}", ports=2, timeout=timeout))
-        add_ktap(results, Path(name).name, output, outcome, timeout)
+        for driver in ("mlx5_core", "mlx5_rs"):
+            outcome, output = in_vm(step, vm.Guest(run=f"DRIVER={driver} bash /opt/repo/{name}", ports=2, timeout=timeout))
+            add_ktap(results, f"{driver} on the model", output, outcome, timeout)
 
 
 def run(prepare):

@@ -86,14 +86,14 @@ ROWS = (
 
 def table(passes):
     """The demo's table, one column per pass."""
-    heads = [("header+data digest" if p["digests"] else "no digest", f"offload {'on' if p['offload'] else 'off'}") for p in passes]
-    lines = [f"{'':38}" + "".join(f"{head[row]:>20}" for head in heads) for row in (0, 1)]
+    heads = [("both digests" if p["digests"] else "no digest", f"offload {'on' if p['offload'] else 'off'}") for p in passes]
+    lines = [f"{'':38}" + "".join(f"{head[row]:>17}" for head in heads) for row in (0, 1)]
     for title, value in ROWS:
-        lines.append(f"{title:38}" + "".join(f"{value(p['moved']):>20,}" for p in passes))
+        lines.append(f"{title:38}" + "".join(f"{value(p['moved']):>17,}" for p in passes))
     shares = [p["moved"]["placed_bytes_large"] / max(1, p["moved"]["read_bytes_large"]) for p in passes]
-    lines.append(f"{'  of it placed, in percent':38}" + "".join(f"{100 * share:>20.1f}" for share in shares))
-    lines.append(f"{'seconds for the files':38}" + "".join(f"{p['files_seconds']:>20.1f}" for p in passes))
-    lines.append(f"{'checksums and fio':38}" + "".join(f"{'all right' if p['good'] else 'WRONG':>20}" for p in passes))
+    lines.append(f"{'  of it placed, in percent':38}" + "".join(f"{100 * share:>17.1f}" for share in shares))
+    lines.append(f"{'seconds for the files':38}" + "".join(f"{p['files_seconds']:>17.1f}" for p in passes))
+    lines.append(f"{'checksums and fio':38}" + "".join(f"{'all right' if p['good'] else 'WRONG':>17}" for p in passes))
     return "\n".join(lines)
 
 
