@@ -45,6 +45,11 @@ __rust_helper bool rust_helper_sk_stream_is_writeable(const struct sock *sk)
 	return sk_stream_is_writeable(sk);
 }
 
+__rust_helper int rust_helper_sk_wmem_alloc_get(const struct sock *sk)
+{
+	return sk_wmem_alloc_get(sk);
+}
+
 __rust_helper void rust_helper_sk_clear_nospace(struct sock *sk)
 {
 	clear_bit(SOCK_NOSPACE, &sk->sk_socket->flags);

@@ -337,6 +337,13 @@ impl TcpSocket {
         unsafe { bindings::sk_stream_is_writeable(self.sk()) }
     }
 
+    /// True if nothing that was sent is on its way to the device any more. Only after a
+    /// [`TcpSocket::shutdown`] this stays so.
+    pub fn is_drained(&self) -> bool {
+        // SAFETY: By the type invariant the `struct sock` is valid.
+        unsafe { bindings::sk_wmem_alloc_get(self.sk()) == 0 }
+    }
+
     /// Lets `reader` have what has arrived, in order, and returns the bytes that it took. Does not
     /// wait for more. Process context; takes the socket lock.
     ///

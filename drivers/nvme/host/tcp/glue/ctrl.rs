@@ -464,6 +464,7 @@ impl Ctrl {
         queue.start()?;
         let stop = ScopeGuard::new(|| {
             queue.stop();
+            queue.drain();
             // SAFETY: The queue is stopped.
             unsafe { bindings::nvme_cancel_admin_tagset(self.nvme()) };
         });
@@ -531,6 +532,7 @@ impl Ctrl {
 
     fn stop_io(&self) {
         self.io_queues().for_each(Queue::stop);
+        self.io_queues().for_each(Queue::drain);
     }
 
     /// Starts the I/O queues with index `first` to `last - 1`.
@@ -685,6 +687,7 @@ impl Ctrl {
         }
         if let Some(queue) = self.queue(0) {
             queue.stop();
+            queue.drain();
         }
         // SAFETY: As above, and it is stopped.
         unsafe {
@@ -1091,6 +1094,7 @@ unsafe extern "C" fn timeout(rq: *mut bindings::request) -> bindings::blk_eh_tim
     }
     // Whoever brings the controller up or down waits for it.
     queue.stop();
+    queue.drain();
     // SAFETY: By the safety requirements; nobody else completes it, its queue is stopped.
     unsafe { bindings::nvme_tcp_shim_complete_timed_out(rq) };
     bindings::blk_eh_timer_return_BLK_EH_DONE

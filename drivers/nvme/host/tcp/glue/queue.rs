@@ -36,6 +36,7 @@ use kernel::{
         Mutex, //
     },
     time::{
+        delay::fsleep,
         Delta,
         Instant,
         Monotonic, //
@@ -88,6 +89,9 @@ use crate::{
 
 /// `io_work` makes room for others after this long.
 const BUDGET: Delta = Delta::from_millis(1);
+
+/// Longest wait for data of a stopped queue to leave the host.
+const DRAIN: Delta = Delta::from_millis(100);
 
 /// Continues a CRC32C.
 fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
@@ -391,6 +395,7 @@ impl Queue {
         };
         if let Err(e) = status(ret) {
             self.stop();
+            self.drain();
             dev_err!(ctrl.dev(), "failed to connect queue {}: {}\n", self.qid, e);
             return Err(e);
         }
@@ -470,6 +475,28 @@ impl Queue {
         // All requests that were given to the NIC are ours again after this.
         // SAFETY: `io_work` is disabled.
         drop(unsafe { (*self.offload.get()).take() });
+    }
+
+    /// Waits, for a short while, until the NIC has nothing more to send from this stopped queue: its
+    /// requests may be given back after that, and their pages used for something else.
+    pub(super) fn drain(&self) {
+        if !self.allocated.load(Acquire) {
+            return;
+        }
+        let Some(link) = self.link() else { return };
+        let start = Instant::<Monotonic>::now();
+        while !link.socket.is_drained() {
+            if start.elapsed() >= DRAIN {
+                dev_warn!(
+                    self.ctrl().dev(),
+                    "queue {}: data is still being sent\n",
+                    self.qid
+                );
+                return;
+            }
+            // There is no event: the last socket buffer is freed wherever the device completes it.
+            fsleep(Delta::from_millis(2));
+        }
     }
 
     /// Makes `io_work` run.

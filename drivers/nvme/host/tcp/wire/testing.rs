@@ -73,7 +73,7 @@ pub fn c2h_data(
 ) -> Vec<u8> {
     let pdo = 24 + 4 * u8::from(hdgst) + pad;
     let plen = usize::from(pdo) + data.len() + 4 * usize::from(ddgst);
-    let flags = 2 * u8::from(ddgst) | if success { 0xc } else { 0 };
+    let flags = (u8::from(ddgst) << 1) | if success { 0xc } else { 0 };
     let mut pdu = header(
         7,
         flags,
