@@ -53,6 +53,6 @@ timeout --foreground "$TIMEOUT" qemu-system-x86_64 -M q35 -accel "$ACCEL" -cpu m
     -fsdev local,id=lab,path=/run/lab,security_model=none -device virtio-9p-pci,fsdev=lab,mount_tag=lab \
     -device virtio-rng-pci "${devices[@]}" \
     -kernel /kernel/obj/arch/x86/boot/bzImage \
-    -append "console=ttyS0 root=root rootfstype=9p rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=loose ro init=/opt/repo/tools/lab/guest/init panic=-1 oops=panic init_on_alloc=1 quiet loglevel=5 $APPEND" || status=$?
+    -append "console=ttyS0 root=root rootfstype=9p rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=loose ro init=/opt/repo/tools/lab/guest/init panic=-1 oops=panic init_on_alloc=1 no_timer_check quiet loglevel=5 $APPEND" || status=$?
 if [ -n "${model:-}" ]; then kill "$model" 2>/dev/null || true; wait "$model" 2>/dev/null || true; fi
 exit $status
