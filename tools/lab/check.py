@@ -20,7 +20,7 @@ from paths import BUILD, CACHE, LOGS, REPO, TREE
 from steps import Failure
 
 RUFF = "ruff==0.14.5"
-CLIPPY_MAKE = 'make -C /kernel/tree O=/kernel/clippy LLVM=1 CC="ccache clang" CLIPPY=1 KRUSTFLAGS=-Dwarnings'
+CLIPPY_MAKE = 'make -C /kernel/tree O=/kernel/clippy LLVM=1 CC="ccache clang" CLIPPY=1'
 # Rust of ours in the kernel tree, as make targets; only what exists is built.
 RUST_TARGETS = ("rust/", "drivers/net/ethernet/mellanox/mlx5_rs/", "drivers/nvme/host/", "samples/rust/")
 # Suites that a module brings along run when it is loaded.
@@ -168,7 +168,19 @@ def kernel_clippy(step, results):
     targets = " ".join(target for target in RUST_TARGETS if any(name.startswith(target) for name in overlay.overlay_files()))
     make = f"{CLIPPY_MAKE} -j{os.cpu_count()}"
     good, output = command(step, f"set -e; {make} -s olddefconfig; {make} -s prepare; {make} {targets}")
-    results.add("clippy on the kernel's Rust", good, kernel.errors(output))
+    # Some of the kernel's own files are not clean with this clippy; ours are. make remembers no
+    # warning, so what has one is forgotten for the next run to compile it again.
+    ours = set(overlay.overlay_files())
+    warned = []
+    for text in re.split(r"\n(?=warning|error)", output):
+        place = re.search(r"--> (?:/kernel/tree/)?([\w./-]+\.rs):", text)
+        if place and place[1] in ours:
+            warned.append(text)
+            top = Path(place[1]).parent if not place[1].startswith("rust/") else Path("rust")
+            for stale in (objects / top).glob("*.o"):
+                stale.unlink()
+    results.add("clippy builds the kernel's Rust", good, kernel.errors(output))
+    results.add("clippy on our Rust in the kernel", not warned, "\n".join(warned))
 
 
 def host_tests(step, results):
