@@ -12,7 +12,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from paths import BUILD, PRISTINE, REPO, TREE
+import toolroot
+from paths import BUILD, OBJ, PRISTINE, REPO, TREE
+from source import STAMP
 from steps import Failure
 
 OVERLAY_DIRS = ("rust", "drivers", "include", "net", "samples", "Documentation", "tools/testing")
@@ -82,10 +84,21 @@ def populate(tree):
     os.replace(fresh, tree)
 
 
+def stamp(tree):
+    """The version that a tree was unpacked from, if it is one."""
+    path = tree / STAMP
+    return path.read_text() if path.exists() else None
+
+
 def apply(tree=TREE, manifest=MANIFEST):
     """Bring the tree up to date; returns the number of files written."""
-    if not tree.exists():
+    if not tree.exists() or stamp(tree) != stamp(PRISTINE):
+        # Times of another source say nothing about the age of its objects.
         manifest.unlink(missing_ok=True)
+        if tree == TREE:
+            for stale in (OBJ, BUILD / "clippy"):
+                toolroot.remove(stale)
+        toolroot.remove(tree)
         populate(tree)
     before = set(manifest.read_text().split("\n")) if manifest.exists() else set()
     written = 0

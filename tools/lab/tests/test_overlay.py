@@ -50,6 +50,16 @@ class Overlay(unittest.TestCase):
         self.assertFalse((self.tree / "net/ours.c").exists())
         self.assertNotIn("ours.o", (self.tree / "net/Makefile").read_text())
 
+    def test_another_source_makes_another_tree(self):
+        self.write(self.pristine / overlay.STAMP, "1")
+        self.apply()
+        # The unpacked source is replaced as a whole: no file of it is written to.
+        (self.pristine / overlay.STAMP).unlink()
+        self.write(self.pristine / overlay.STAMP, "2")
+        self.write(self.pristine / "net/new.c", "")
+        self.assertEqual(self.apply(), 2)
+        self.assertTrue((self.tree / "net/new.c").exists())
+
     def test_a_patch_that_does_not_apply_is_named(self):
         self.write(self.pristine / "net/Makefile", "obj-y := c.o\n")
         with self.assertRaisesRegex(Failure, "0001-net.patch does not apply"):
