@@ -264,12 +264,35 @@ def judges(step, results):
             add_ktap(results, f"{driver} on the model", output, outcome, timeout)
 
 
+VERIFIED_IO = """
+nvme connect -t tcp -a $NVME_TRADDR -s $NVME_TRSVCID -n $NVME_SUBNQN --data-digest || exit 1
+until [ -b /dev/nvme0n1 ]; do sleep 0.1; done
+fio --name=io --filename=/dev/nvme0n1 --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite --bsrange=4k-256k --size=32M \
+    --verify=crc32c --verify_fatal=1 || exit 1
+nvme disconnect -n $NVME_SUBNQN
+modprobe -r {module}
+"""
+
+
+def strangers(step, results):
+    """Each of our drivers with the kernel's own on the other side of the layer."""
+    timeout = 600
+    for driver, host, module in (("mlx5_rs", "c", "nvme-tcp-c"), ("mlx5_core", "rs", "nvme-tcp")):
+        guest = vm.Guest(run=VERIFIED_IO.replace("{module}", module), ports=2, timeout=timeout, topology={"DRIVER": driver, "HOST": host})
+        outcome, output = in_vm(step, guest)
+        good = outcome.ended and outcome.status == 0
+        results.add(f"verified I/O of {module} over {driver}", good, output if outcome.ended else vm.explain(outcome, timeout))
+        complaints = outcome.complaints()
+        results.add(f"{module} over {driver}: the kernel does not complain", not complaints, "\n".join(complaints))
+
+
 def run(prepare):
     """All checks; a failed set-up is a failed check. Returns the exit status."""
     results = Results()
     try:
         checks = (("formatting", formatting), ("scripts", scripts), ("licences", licences), ("checkpatch", checkpatch), ("tree check", tree),
-                  ("host tests", host_tests), ("kernel clippy", kernel_clippy), ("KUnit", kunit), ("kselftests", selftests), ("outside judges", judges))
+                  ("host tests", host_tests), ("kernel clippy", kernel_clippy), ("KUnit", kunit), ("kselftests", selftests),
+                  ("outside judges", judges), ("outside drivers", strangers))
         runner = prepare("tool root", "kernel source", "kernel tree", "device model", "kernel", more=len(checks))
         for title, check in checks:
             with runner.step(title) as step:
