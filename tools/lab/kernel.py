@@ -101,10 +101,6 @@ def errors(output, most=40):
     return "\n".join(lines[max(0, first - 2): first + most])
 
 
-def release():
-    return (OBJ / "include/config/kernel.release").read_text().strip()
-
-
 def make(target):
     """Any make target of the overlaid tree, for development; returns its status."""
     overlay.apply()

@@ -73,7 +73,6 @@ class Runner:
         self.out = sys.stderr if quiet else sys.stdout
         self.quiet = quiet
         self.number = 0
-        self.started = time.monotonic()
 
     def _head(self, step):
         number = f"[{self.number}/{self.total}] " if self.total else ""
