@@ -148,6 +148,8 @@ def differences(one, other):
         for missing in set(os.listdir(beside)) - set(names) - set(files) if beside.is_dir() else ():
             yield f"only in the tested tree: {relative / missing}"
         for name in files:
+            if name == source.STAMP:
+                continue  # the lab's own mark, not source
             a, b = Path(directory) / name, beside / name
             if not b.exists() and not b.is_symlink():
                 yield f"missing in the tested tree: {relative / name}"
