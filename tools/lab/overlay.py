@@ -98,7 +98,8 @@ def apply(tree=TREE, manifest=MANIFEST):
         if tree == TREE:
             for stale in (OBJ, BUILD / "clippy"):
                 toolroot.remove(stale)
-        toolroot.remove(tree)
+        if tree.exists():
+            shutil.rmtree(tree)
         populate(tree)
     before = set(manifest.read_text().split("\n")) if manifest.exists() else set()
     written = 0
