@@ -4,13 +4,14 @@
 //! received frames in turn, so nothing here needs a lock.
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use vfio_user_server::Bus;
 
 use crate::events::Queues;
-use crate::inbox::{Event, Frame, Inbox, Wait};
+use crate::inbox::{Event, Frame, Inbox, Wait, Work};
 use crate::mkey::Mkeys;
 use crate::nvmeotcp::Offload;
 use crate::port::Port;
@@ -120,13 +121,16 @@ impl Hca {
         }
     }
 
-    /// The worker: runs until the inbox is closed.
-    pub(crate) fn run(mut self, inbox: &Arc<Inbox>) {
+    /// Connects the port's own end of the wire.
+    pub(crate) fn plug_in(&mut self) {
         self.wire.set_link(self.port.admin_up);
+    }
+
+    /// Works until the inbox is closed.
+    pub(crate) fn run(&mut self, inbox: &Arc<Inbox>) {
         loop {
             let paused = !self.incoming.is_empty();
-            // Frames that the wire did not take mean waiting for its kick.
-            let wait = if !self.ready.is_empty() && self.outgoing.is_empty() {
+            let wait = if self.busy() {
                 Wait::No
             } else if paused {
                 Wait::For(RECEIVE_RETRY)
@@ -138,22 +142,42 @@ impl Hca {
                 self.log_statistics();
                 return;
             }
-            for frame in &work.frames {
-                self.observe(Direction::Received, frame);
-            }
-            self.incoming.extend(work.frames);
-            for event in work.events {
-                self.handle(event);
-            }
-            self.receive_all();
-            self.send(inbox);
-            self.objects.queues.flush(&self.bus);
+            self.turn(work, inbox);
         }
     }
 
-    pub(crate) fn observe(&mut self, direction: Direction, frame: &[u8]) {
+    /// Works until there is nothing left to do.
+    pub(crate) fn run_pending(&mut self, inbox: &Arc<Inbox>) {
+        loop {
+            let work = inbox.take(Wait::No, self.incoming.is_empty());
+            let idle = work.events.is_empty() && work.frames.is_empty() && !self.busy();
+            self.turn(work, inbox);
+            if idle {
+                return;
+            }
+        }
+    }
+
+    /// Whether there is more to send. Frames that the wire did not take mean
+    /// waiting for its kick.
+    fn busy(&self) -> bool {
+        !self.ready.is_empty() && self.outgoing.is_empty()
+    }
+
+    fn turn(&mut self, work: Work, inbox: &Arc<Inbox>) {
+        self.incoming.extend(work.frames);
+        for event in work.events {
+            self.handle(event);
+        }
+        self.receive_all();
+        self.send(inbox);
+        self.objects.queues.flush(&self.bus);
+    }
+
+    /// Tells the observer, if there is one, about a frame and what was decided.
+    pub(crate) fn observe(&mut self, direction: Direction, frame: &[u8], decision: &dyn Display) {
         if let Some(observer) = &mut self.observer {
-            observer.frame(direction, frame);
+            observer.frame(direction, frame, decision);
         }
     }
 
@@ -161,10 +185,11 @@ impl Hca {
     fn receive_all(&mut self) {
         let mut done = 0;
         while let Some(frame) = self.incoming.pop_front() {
-            if !self.receive(&frame) {
+            let Some(decision) = self.receive(&frame) else {
                 self.incoming.push_front(frame);
                 break;
-            }
+            };
+            self.observe(Direction::Received, &frame, &decision);
             done += 1;
             if done % RECEIVE_BATCH == 0 {
                 self.objects.queues.flush(&self.bus);

@@ -14,6 +14,7 @@
 
 mod caps;
 mod command;
+mod decision;
 mod events;
 mod frontend;
 mod hca;
@@ -34,6 +35,7 @@ mod transmit;
 mod wire;
 mod workqueue;
 
+use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -54,11 +56,39 @@ pub enum Direction {
     Sent,
 }
 
-/// Sees every frame of a port, before anything is done with it on receive and
-/// as it leaves on send.
+/// Sees every frame of a port, together with what the device decided about it.
 pub trait Observer: Send {
-    /// One frame.
-    fn frame(&mut self, direction: Direction, frame: &[u8]);
+    /// One frame: received, when it is clear what becomes of it, or on its way
+    /// out. `decision` is one line of text.
+    fn frame(&mut self, direction: Direction, frame: &[u8], decision: &dyn Display);
+}
+
+/// The worker of a port, for an owner who says when it works; everybody else
+/// wants [`spawn`].
+pub struct Worker {
+    hca: hca::Hca,
+    inbox: Arc<Inbox>,
+}
+
+impl Worker {
+    /// A function in the state after reset, connected to its wire.
+    pub fn new(
+        config: &Config,
+        bus: Bus,
+        inbox: Arc<Inbox>,
+        wire: Box<dyn Wire>,
+        observer: Option<Box<dyn Observer>>,
+    ) -> Self {
+        let mut hca = hca::Hca::new(config, bus, wire);
+        hca.observer = observer;
+        hca.plug_in();
+        Self { hca, inbox }
+    }
+
+    /// Does everything that there is to do. Does not wait.
+    pub fn run_pending(&mut self) {
+        self.hca.run_pending(&self.inbox);
+    }
 }
 
 /// Starts the worker of a port. It ends when the inbox is closed.
@@ -73,7 +103,6 @@ pub fn spawn(
     wire: Box<dyn Wire>,
     observer: Option<Box<dyn Observer>>,
 ) -> io::Result<JoinHandle<()>> {
-    let mut hca = hca::Hca::new(config, bus, wire);
-    hca.observer = observer;
+    let Worker { mut hca, inbox } = Worker::new(config, bus, inbox, wire, observer);
     Builder::new().name(format!("{}-nic", config.name)).spawn(move || hca.run(&inbox))
 }

@@ -165,6 +165,20 @@ impl Outcome {
     }
 }
 
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if !self.placed.is_empty() {
+            let std::ops::Range { start, end } = self.placed;
+            write!(f, ", bytes {start}..{end} placed in ccid {:#x} at {}", self.ccid, self.offset)?;
+        }
+        f.write_str(if self.ddgst_ok { ", digest ok" } else { ", digest not ok" })?;
+        match self.resync {
+            Some(seq) => write!(f, ", resync at {seq:#x}?"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Events beside those of the trackers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Statistics {
@@ -456,6 +470,11 @@ impl Offload {
     /// Whether a TIR is an offloaded flow.
     pub(crate) fn is_flow(&self, tirn: u32) -> bool {
         self.flows.contains_key(&tirn)
+    }
+
+    /// Where the tracker of a flow stands, if the TIR is one.
+    pub(crate) fn tracker_state(&self, tirn: u32) -> Option<State> {
+        self.flows.get(&tirn).map(|flow| flow.tracker.state())
     }
 
     /// Takes a packet of flow `tirn` and places what can be placed.

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::caps;
+use crate::decision::{Decision, DropReason, Fate};
 use crate::events::Completion;
 use crate::hca::Hca;
 use crate::nvmeotcp::Outcome;
@@ -142,19 +143,20 @@ pub(crate) struct Received<'a> {
 }
 
 impl Hca {
-    /// One frame from the wire. False if it has to wait for a buffer.
-    pub(crate) fn receive(&mut self, frame: &[u8]) -> bool {
+    /// One frame from the wire. `None` if it has to wait for a buffer.
+    pub(crate) fn receive(&mut self, frame: &[u8]) -> Option<Decision> {
         let Some(packet) = Packet::parse(frame).filter(|_| self.port.fits(frame) && self.port.admin_up) else {
             self.port.counters.receive_errors.add(frame.len());
-            return true;
+            return Some(Decision::dropped(None, DropReason::Port));
         };
-        let Verdict::Tir(tirn, flow_tag) = self.objects.steering.lookup(&Headers::of(frame, &packet)) else {
+        let (verdict, rule) = self.objects.steering.lookup(&Headers::of(frame, &packet));
+        let Verdict::Tir(tirn, flow_tag) = verdict else {
             self.port.counters.steering_drops += 1;
-            return true;
+            return Some(Decision::dropped(rule, DropReason::Steering));
         };
         let Ok(tir) = self.objects.tirs.get(tirn) else {
             self.port.counters.steering_drops += 1;
-            return true;
+            return Some(Decision::dropped(rule, DropReason::NoQueue));
         };
         let hash = tir.hash.as_ref().map_or((0, 0), |hash| hash.of(frame, &packet));
         let rqn = match tir.dispatch {
@@ -163,16 +165,19 @@ impl Hca {
         };
         let Some(rqn) = rqn else {
             self.port.counters.steering_drops += 1;
-            return true;
+            return Some(Decision::dropped(rule, DropReason::NoQueue));
         };
         if self.must_wait(rqn) {
-            return false;
+            return None;
         }
         self.port.counters.received(frame);
         let checksums = packet.verify(frame);
         let outcome = self.offload(tirn, rqn, frame, &packet, checksums);
-        self.deliver(rqn, &Received { frame, packet: &packet, checksums, hash, flow_tag, outcome });
-        true
+        let received = Received { frame, packet: &packet, checksums, hash, flow_tag, outcome };
+        let fate = self.deliver(rqn, &received);
+        let tracker = self.objects.offload.tracker_state(tirn);
+        let (tir, checksums, outcome) = (Some((tirn, flow_tag)), Some(checksums), received.outcome);
+        Some(Decision { rule, tir, hash, checksums, outcome, tracker, fate })
     }
 
     /// Whether a frame for this queue should wait, because the queue has run
@@ -223,10 +228,10 @@ impl Hca {
 
     /// Scatters a packet into the next receive WQE and completes it. Without
     /// a buffer the packet is dropped and counted.
-    pub(crate) fn deliver(&mut self, rqn: u32, received: &Received<'_>) {
+    fn deliver(&mut self, rqn: u32, received: &Received<'_>) -> Fate {
         let Ok(rq) = self.objects.rqs.get_mut(rqn) else {
             self.port.counters.steering_drops += 1;
-            return;
+            return Fate::Dropped(DropReason::NoQueue);
         };
         let queue = &mut rq.queue;
         if queue.state != State::Ready || queue.available() == 0 {
@@ -234,7 +239,11 @@ impl Hca {
             if let Ok(counter) = self.objects.counters.get_mut(rq.counter_set) {
                 *counter = counter.wrapping_add(1);
             }
-            return;
+            return Fate::Dropped(if queue.state == State::Ready {
+                DropReason::NoBuffer
+            } else {
+                DropReason::QueueState
+            });
         }
         // The tag is stripped from the front piece, which holds all headers.
         let strip = received.packet.vlan.filter(|(_, customer)| *customer && !rq.keep_vlan);
@@ -254,7 +263,7 @@ impl Hca {
             // A buffer that is too short or not there costs its packet.
             log::debug!("{}: RQ {rqn} WQE {position}: packet of {} bytes dropped", self.name, received.frame.len());
             self.port.counters.receive_errors.add(received.frame.len());
-            return;
+            return Fate::Dropped(DropReason::BadBuffer);
         }
         if let Ok(rq) = self.objects.rqs.get_mut(rqn) {
             rq.queue.consumer = position.wrapping_add(1);
@@ -265,6 +274,7 @@ impl Hca {
         let in_queue = addresses.len() + front.len();
         cqe[cq::DDP_FLAGS] = received.outcome.describe(in_queue, &mut prefix);
         self.objects.queues.complete(&self.bus, cqn, Completion { cqe, prefix });
+        Fate::Delivered { rqn, wqe: position }
     }
 
     /// Writes pieces to the buffers of a receive WQE; false if they do not fit.

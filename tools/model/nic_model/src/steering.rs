@@ -143,6 +143,13 @@ pub(crate) enum Verdict {
     Tir(u32, u32),
 }
 
+/// Where an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rule {
+    pub(crate) table: u32,
+    pub(crate) index: u32,
+}
+
 /// The NIC receive steering of one port.
 #[derive(Debug)]
 pub(crate) struct Steering {
@@ -157,22 +164,22 @@ impl Steering {
         Self { tables: Table::new(1, MAX_TABLES), root: None, next_group: 1, entries: 0 }
     }
 
-    /// Walks the tables from the root.
-    pub(crate) fn lookup(&self, headers: &Headers) -> Verdict {
+    /// Walks the tables from the root. Also the entry that decided, if one did.
+    pub(crate) fn lookup(&self, headers: &Headers) -> (Verdict, Option<Rule>) {
         let mut next = self.root;
         for _ in 0..MAX_HOPS {
-            let Some(table) = next.and_then(|id| self.tables.get(id).ok()) else { return Verdict::Drop };
-            let hit = table.entries.values().find(|entry| headers.and(&entry.mask) == entry.value);
+            let Some((id, table)) = next.and_then(|id| Some((id, self.tables.get(id).ok()?))) else { break };
+            let hit = table.entries.iter().find(|(_, entry)| headers.and(&entry.mask) == entry.value);
             next = match hit {
                 None => table.miss,
-                Some(entry) => match entry.action {
-                    Action::Drop => return Verdict::Drop,
-                    Action::Tir(tirn) => return Verdict::Tir(tirn, entry.tag),
+                Some((&index, entry)) => match entry.action {
+                    Action::Drop => return (Verdict::Drop, Some(Rule { table: id, index })),
+                    Action::Tir(tirn) => return (Verdict::Tir(tirn, entry.tag), Some(Rule { table: id, index })),
                     Action::Table(id) => Some(id),
                 },
             };
         }
-        Verdict::Drop
+        (Verdict::Drop, None)
     }
 
     /// Whether an entry forwards to this TIR.
@@ -389,7 +396,7 @@ mod tests {
     }
 
     fn verdict(steering: &Steering, frame: &[u8]) -> Verdict {
-        steering.lookup(&Headers::of(frame, &Packet::parse(frame).unwrap()))
+        steering.lookup(&Headers::of(frame, &Packet::parse(frame).unwrap())).0
     }
 
     /// Mask and value for the 5-tuple of `frame()`.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Send queues: WQE walk, gather, checksums, segmentation.
 
+use std::fmt::{self, Display};
+
 use crate::caps;
 use crate::events::Completion;
 use crate::hca::Hca;
@@ -57,6 +59,13 @@ pub(crate) struct Control {
     pub(crate) sqn: u32,
     pub(crate) pd: u32,
     pub(crate) update_cq: bool,
+}
+
+/// Which WQE it is, for captures.
+impl Display for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sq {:#x} wqe {}", self.sqn, self.index)
+    }
 }
 
 impl Hca {
@@ -186,7 +195,12 @@ impl Hca {
             let mss = wqe::ETH_MSS.get(eth) as usize;
             let (header, payload) = frame.split_at_checked(header_len).ok_or(BAD_LENGTH)?;
             match segment(header, payload, mss) {
-                Some(frames) => frames.into_iter().for_each(|frame| self.put_on_wire(frame)),
+                Some(frames) => {
+                    let count = frames.len();
+                    for (number, frame) in (1..).zip(frames) {
+                        self.put_on_wire(frame, &format_args!("{control}, segment {number} of {count}, mss {mss}"));
+                    }
+                }
                 None => {
                     log::debug!("{}: large send of {} bytes cannot be cut", self.name, frame.len());
                     self.port.counters.transmit_errors.add(frame.len());
@@ -204,11 +218,13 @@ impl Hca {
                 }
             }
         }
-        self.put_on_wire(frame);
+        let filled = |flag, name| if flags & flag != 0 { name } else { "" };
+        let (l3, l4) = (filled(wqe::CS_L3, ", l3 sum filled in"), filled(wqe::CS_L4, ", l4 sum filled in"));
+        self.put_on_wire(frame, &format_args!("{control}{l3}{l4}"));
         Ok(())
     }
 
-    fn put_on_wire(&mut self, mut frame: Vec<u8>) {
+    fn put_on_wire(&mut self, mut frame: Vec<u8>, decision: &dyn Display) {
         if frame.len() < ETH_HLEN || !self.port.fits(&frame) {
             self.port.counters.transmit_errors.add(frame.len());
             return;
@@ -219,7 +235,7 @@ impl Hca {
         self.port.counters.transmitted(&frame);
         // Without link the frame is gone, as on a real port.
         if self.port.link_up() {
-            self.observe(Direction::Sent, &frame);
+            self.observe(Direction::Sent, &frame, decision);
             self.outgoing.push_back(frame);
         } else {
             self.port.counters.no_link += 1;

@@ -21,9 +21,13 @@ pub(crate) struct Args {
     /// "A=tap:NAME": a TAP interface.
     #[arg(long = "wire", value_name = "SPEC")]
     pub(crate) wires: Vec<WireArg>,
-    /// Write all frames of all ports to a pcapng file.
+    /// Write all frames to a pcapng file; each packet's comment says what the
+    /// device decided about it.
     #[arg(long, value_name = "FILE")]
     pub(crate) capture: Option<PathBuf>,
+    /// Capture only this port; may be given more than once.
+    #[arg(long = "capture-port", value_name = "N", requires = "capture")]
+    pub(crate) capture_ports: Vec<usize>,
     /// Exit when every port's client has gone.
     #[arg(long)]
     pub(crate) once: bool,

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Capture of all frames of all ports in one pcapng file.
+//! Capture of frames in a pcapng file, each with what the device decided
+//! about it as the packet's comment.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -59,7 +61,7 @@ impl Capture {
         }
     }
 
-    fn add(&self, port: u32, direction: u32, frame: &[u8]) {
+    fn add(&self, port: u32, direction: u32, frame: &[u8], comment: String) {
         let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(open) = writer.as_mut() else { return };
@@ -69,7 +71,7 @@ impl Capture {
             // CAST: frames are at most some 10 kB.
             original_len: frame.len() as u32,
             data: Cow::Borrowed(frame),
-            options: vec![EnhancedPacketOption::Flags(direction)],
+            options: vec![EnhancedPacketOption::Comment(Cow::Owned(comment)), EnhancedPacketOption::Flags(direction)],
         });
         if let Err(error) = result {
             log::error!("capture ends: {error}");
@@ -84,12 +86,12 @@ struct PortCapture {
 }
 
 impl Observer for PortCapture {
-    fn frame(&mut self, direction: Direction, frame: &[u8]) {
+    fn frame(&mut self, direction: Direction, frame: &[u8], decision: &dyn Display) {
         let direction = match direction {
             Direction::Received => INBOUND,
             Direction::Sent => OUTBOUND,
         };
-        self.capture.add(self.port, direction, frame);
+        self.capture.add(self.port, direction, frame, decision.to_string());
     }
 }
 
@@ -102,18 +104,22 @@ mod tests {
     fn frames_can_be_read_back() {
         let path = std::env::temp_dir().join(format!("nicmodel-capture-{}.pcapng", std::process::id()));
         let capture = Capture::create(&path, &["port0".into(), "port1".into()]).unwrap();
-        capture.observer(1).frame(Direction::Sent, &[7; 61]);
-        capture.observer(0).frame(Direction::Received, &[8; 60]);
+        capture.observer(1).frame(Direction::Sent, &[7; 61], &"sq 0x10 wqe 3");
+        capture.observer(0).frame(Direction::Received, &[8; 60], &"dropped: steering");
         capture.finish();
         let mut reader = PcapNgReader::new(File::open(&path).unwrap()).unwrap();
         let mut packets = Vec::new();
         while let Some(block) = reader.next_block() {
             if let Block::EnhancedPacket(packet) = block.unwrap() {
-                let Some(EnhancedPacketOption::Flags(flags)) = packet.options.first() else { panic!("no flags") };
-                packets.push((packet.interface_id, packet.data.to_vec(), *flags));
+                let [EnhancedPacketOption::Comment(comment), EnhancedPacketOption::Flags(flags)] = &packet.options[..]
+                else {
+                    panic!("{:?}", packet.options)
+                };
+                packets.push((packet.interface_id, packet.data.to_vec(), comment.to_string(), *flags));
             }
         }
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(packets, [(1, vec![7; 61], OUTBOUND), (0, vec![8; 60], INBOUND)]);
+        let sent = (1, vec![7; 61], "sq 0x10 wqe 3".into(), OUTBOUND);
+        assert_eq!(packets, [sent, (0, vec![8; 60], "dropped: steering".into(), INBOUND)]);
     }
 }

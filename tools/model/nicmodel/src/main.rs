@@ -75,14 +75,18 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
 
     let inboxes: Vec<Arc<Inbox>> = args.ports.iter().map(|_| Inbox::new()).collect();
     let names: Vec<String> = (0..inboxes.len()).map(|index| format!("port{index}")).collect();
+    if let Some(port) = args.capture_ports.iter().find(|port| **port >= inboxes.len()) {
+        return Err(format!("--capture-port names port {port}, which does not exist").into());
+    }
     let capture = args.capture.as_ref().map(|path| Capture::create(path, &names)).transpose()?;
     let wires = make_wires(args, &inboxes)?;
     let mut workers = Vec::new();
     let mut ports = Vec::new();
     for (index, ((port, inbox), wire)) in args.ports.iter().zip(&inboxes).zip(wires).enumerate() {
         let name = names.get(index).cloned().unwrap_or_default();
+        let wanted = args.capture_ports.is_empty() || args.capture_ports.contains(&index);
         // CAST: one per command line argument.
-        let observer = capture.as_ref().map(|capture| capture.observer(index as u32));
+        let observer = capture.as_ref().filter(|_| wanted).map(|capture| capture.observer(index as u32));
         let bus = Bus::new(nic_model::pci::VECTORS);
         let config = Config { name: name.clone(), mac: port.mac_or_default(index) };
         workers.push(nic_model::spawn(&config, bus.clone(), Arc::clone(inbox), wire, observer)?);

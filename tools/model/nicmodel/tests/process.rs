@@ -100,6 +100,8 @@ fn mistakes_on_the_command_line_are_told() {
         &["--port", free, "--wire", "7=tap:x"],
         &["--port", free, "--wire", "0=connect:unix:/nonexistent.sock"],
         &["--port", free, "--capture", "/nonexistent/dir/c.pcapng"],
+        &["--port", free, "--capture-port", "0"],
+        &["--port", free, "--capture", "/dev/null", "--capture-port", "1"],
         &["--port", free, "--unknown"],
     ];
     for arguments in cases {

@@ -374,8 +374,13 @@ fn a_read_of_128_kib() {
         let mut seq = SEQ;
         for part in stream.chunks(8948 - 20) {
             let sent = segment(v6, vlan, seq, part);
-            driver.hca.receive(&sent);
+            let decision = driver.hca.receive(&sent).unwrap().to_string();
             let (flags, len, mut whole) = driver.completion(&pieces);
+            for part in
+                ["rq 0x10 wqe", "rule 1:0, tir 0x1 flow tag 0x4d2", "l4 ok", "Tracking", "in ccid 0x5 at", "digest ok"]
+            {
+                assert!(decision.contains(part), "{decision:?} does not say {part:?}");
+            }
             if vlan.is_some() && !keep_vlan {
                 whole.splice(12..12, sent[12..16].iter().copied());
             }
@@ -406,7 +411,8 @@ fn packets_that_the_host_will_not_take_do_not_count() {
     let stream = pdu(0, &[7; 4096]);
     let mut bad = segment(false, None, SEQ, &stream);
     *bad.last_mut().unwrap() ^= 1;
-    driver.hca.receive(&bad);
+    let decision = driver.hca.receive(&bad).unwrap().to_string();
+    assert!(decision.contains("l4 not ok") && decision.contains("digest not ok"), "{decision:?}");
     let (flags, _, whole) = driver.completion(&pieces);
     assert_eq!((flags, whole), (0, bad));
     assert_eq!(driver.read(IO, 4096), vec![0; 4096]);
@@ -416,7 +422,8 @@ fn packets_that_the_host_will_not_take_do_not_count() {
     driver.start_flow();
     driver.map(&pieces);
     driver.write(RECORDS + 0x30, &0u32.to_be_bytes());
-    driver.hca.receive(&segment(false, None, SEQ, &stream));
+    let decision = driver.hca.receive(&segment(false, None, SEQ, &stream)).unwrap().to_string();
+    assert!(decision.starts_with("dropped: no receive buffer"), "{decision:?}");
     assert_eq!(driver.read(IO, 4096), vec![0; 4096]);
     driver.post_buffers();
     let again = segment(false, None, SEQ, &stream);
