@@ -20,6 +20,7 @@ from paths import BUILD, CACHE, LOGS, REPO, TREE
 from steps import Failure
 
 RUFF = "ruff==0.14.5"
+DOCUTILS = "docutils==0.21.2"
 CLIPPY_MAKE = 'make -C /kernel/tree O=/kernel/clippy LLVM=1 CC="ccache clang" CLIPPY=1'
 # Rust of ours in the kernel tree, as make targets; only what exists is built.
 RUST_TARGETS = ("rust/", "drivers/net/ethernet/mellanox/mlx5_rs/", "drivers/nvme/host/", "samples/rust/")
@@ -126,6 +127,22 @@ def checkpatch(step, results):
     for name in overlay.series():
         _, output = command(step, f"cd /kernel/tree && perl scripts/checkpatch.pl {options} /repo/patches/{shlex.quote(name)}")
         results.add(f"checkpatch patches/{name}", not output.strip(), output)
+
+
+def documentation(step, results):
+    """kernel-doc comments of our C, and our reStructuredText as far as it needs no Sphinx."""
+    sources = [name for name in overlay.overlay_files() if name.endswith((".c", ".h"))]
+    good, output = command(step, f"cd /kernel/tree && tools/docs/kernel-doc -Werror -none {quoted(sources)}")
+    results.add("kernel-doc", good, output)
+    venv = [(CACHE / "ruff", "/ruff")]
+    install = f"test -x /ruff/{DOCUTILS}/bin/docutils || {{ python3 -m venv /ruff/{DOCUTILS} && /ruff/{DOCUTILS}/bin/pip -q install {DOCUTILS}; }}"
+    good, output = command(step, install, venv)
+    for name in tracked("Documentation/*.rst") if good else ():
+        convert = f"/ruff/{DOCUTILS}/bin/docutils --report=warning --halt=warning --syntax-highlight=none"
+        good, output = command(step, f"cd /repo && {convert} {shlex.quote(name)} /dev/null", venv)
+        if not good:
+            break
+    results.add("reStructuredText", good, output)
 
 
 def tree(step, results):
@@ -296,7 +313,8 @@ def run(prepare):
     """All checks; a failed set-up is a failed check. Returns the exit status."""
     results = Results()
     try:
-        checks = (("formatting", formatting), ("scripts", scripts), ("licences", licences), ("checkpatch", checkpatch), ("tree check", tree),
+        checks = (("formatting", formatting), ("scripts", scripts), ("licences", licences), ("checkpatch", checkpatch),
+                  ("documentation", documentation), ("tree check", tree),
                   ("host tests", host_tests), ("kernel clippy", kernel_clippy), ("KUnit", kunit), ("kselftests", selftests),
                   ("outside judges", judges), ("outside drivers", strangers))
         runner = prepare("tool root", "kernel source", "kernel tree", "device model", "kernel", more=len(checks))
