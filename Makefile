@@ -3,11 +3,12 @@
 
 LAB := tools/lab/bootstrap && python3 tools/lab
 
-.PHONY: help demo check vm kernel model overlay clean distclean
+.PHONY: help demo check fuzz vm kernel model overlay clean distclean
 
 help:
 	@echo 'make demo       set everything up, read real files over NVMe/TCP, placed by the NIC'
 	@echo 'make check      set everything up, run every test'
+	@echo 'make fuzz       fuzz the device model, FUZZ_SECONDS= for each of FUZZ_TARGETS='
 	@echo 'make vm         boot the demo topology with a root shell on the console'
 	@echo '     RUN=cmds   run commands there instead and exit with their status'
 	@echo '     SHARE=dir  a directory that appears at /share in the guest, writable'
@@ -23,6 +24,9 @@ demo:
 
 check:
 	@.ci/run
+
+fuzz:
+	@$(LAB) fuzz
 
 vm:
 	@$(LAB) make-vm

@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check
 import demo
+import fuzz
 import kernel
 import model
 import overlay
@@ -48,6 +49,13 @@ def run_demo():
     return demo.report(passes)
 
 
+def run_fuzz():
+    runner = prepare("tool root", more=1)
+    with runner.step("fuzz") as step:
+        outcomes = fuzz.run(step, seconds=600, keep=True)
+    return fuzz.report(outcomes)
+
+
 def clean():
     toolroot.remove(BUILD)
 
@@ -74,6 +82,8 @@ def dispatch(command, args):
         return toolroot.run(" ".join(args) or "bash", check=False).returncode
     elif command == "check":
         return check.run(prepare)
+    elif command == "fuzz":
+        return run_fuzz()
     elif command == "demo":
         return run_demo()
     elif command == "make-vm":
@@ -88,7 +98,7 @@ def dispatch(command, args):
     elif command == "distclean":
         distclean()
     else:
-        raise Failure("Commands: demo check overlay kernel model make root vm make-vm clean distclean.")
+        raise Failure("Commands: demo check fuzz overlay kernel model make root vm make-vm clean distclean.")
     return 0
 
 

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import fuzz
 import kernel
 import ktap
 import overlay
@@ -315,8 +316,8 @@ def run(prepare):
     try:
         checks = (("formatting", formatting), ("scripts", scripts), ("licences", licences), ("checkpatch", checkpatch),
                   ("documentation", documentation), ("tree check", tree),
-                  ("host tests", host_tests), ("kernel clippy", kernel_clippy), ("KUnit", kunit), ("kselftests", selftests),
-                  ("outside judges", judges), ("outside drivers", strangers))
+                  ("host tests", host_tests), ("fuzz", fuzz.check), ("kernel clippy", kernel_clippy), ("KUnit", kunit),
+                  ("kselftests", selftests), ("outside judges", judges), ("outside drivers", strangers))
         runner = prepare("tool root", "kernel source", "kernel tree", "device model", "kernel", more=len(checks))
         for title, check in checks:
             with runner.step(title) as step:

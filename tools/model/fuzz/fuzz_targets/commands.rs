@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: GPL-2.0
+//! See [`nicmodel_fuzz::commands`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    nicmodel_fuzz::commands::run(data);
+});
