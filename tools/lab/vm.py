@@ -37,6 +37,7 @@ class Guest:
     model_args: str = ""
     console: str = "split"  # split: commands' output apart from the console; shared; shell
     disks: tuple = ()  # images under BUILD; the guest's writes to them are thrown away
+    faults: str | None = None  # fault plan of the device model
     topology: dict | None = None  # settings of guest/topology, or None for a bare VM
     files: dict = field(default_factory=dict)  # name: text, appear in /run/lab of the guest
 
@@ -83,6 +84,8 @@ def boot(guest, execute=execute_here):
         (lab / "results").mkdir()
         for name, text in guest.files.items():
             (lab / name).write_text(text)
+        if guest.faults is not None:
+            (lab / "faults.toml").write_text(guest.faults)
         if guest.run is not None:
             (lab / "run").write_text(guest.run + "\n")
         if guest.topology is not None:
@@ -95,7 +98,7 @@ def boot(guest, execute=execute_here):
             binds.append((Path(guest.share).resolve(), "/share"))
         settings = {
             "PORTS": guest.ports, "SMP": guest.smp, "MEM": guest.mem, "TIMEOUT": guest.timeout, "APPEND": guest.append,
-            "MODEL_ARGS": guest.model_args, "ACCEL": accelerator(), "CONSOLE": guest.console, "SHARE": guest.share or "",
+            "MODEL_ARGS": guest.model_args + (" --faults /run/lab/faults.toml" if guest.faults is not None else ""), "ACCEL": accelerator(), "CONSOLE": guest.console, "SHARE": guest.share or "",
             "DISKS": " ".join(f"/kernel/{Path(disk).relative_to(BUILD)}" for disk in guest.disks),
         }
         exports = "".join(f"export {key}={shlex.quote(str(value))}\n" for key, value in settings.items())
@@ -135,16 +138,26 @@ def explain(outcome, timeout):
 
 def topology():
     """Settings of the topology from the variables of make vm."""
-    if os.environ.get("FAULTS"):
-        raise Failure("FAULTS= needs a device model with a fault plan; this one has none yet.")
     if (topo := os.environ.get("TOPO") or "netns") != "netns":
         raise Failure(f"TOPO={topo} is not known; the one topology so far is TOPO=netns (one VM, target in a network namespace).")
     settings = {"DRIVER": os.environ.get("DRIVER") or "mlx5_rs", "HOST": os.environ.get("HOST") or "rs"}
     if settings["DRIVER"] not in ("mlx5_rs", "mlx5_core", "veth"):
         raise Failure(f"DRIVER={settings['DRIVER']} is not known; it is mlx5_rs, mlx5_core or veth.")
+    if settings["DRIVER"] == "veth" and os.environ.get("FAULTS"):
+        raise Failure("FAULTS= is for the device model, which DRIVER=veth does without.")
     if settings["HOST"] not in ("rs", "c"):
         raise Failure(f"HOST={settings['HOST']} is not known; it is rs or c.")
     return settings
+
+
+def faults():
+    """Text of the fault plan that FAULTS names."""
+    if not (name := os.environ.get("FAULTS")):
+        return None
+    try:
+        return Path(name).read_text()
+    except OSError as error:
+        raise Failure(f"FAULTS={name}: {error.strerror}.") from None
 
 
 def ports(settings):
@@ -156,7 +169,7 @@ def interactive():
     settings = topology()
     run = os.environ.get("RUN") or None
     guest = Guest(
-        run=run, share=os.environ.get("SHARE") or None, ports=ports(settings), topology=settings,
+        run=run, share=os.environ.get("SHARE") or None, ports=ports(settings), topology=settings, faults=faults(),
         console="split" if run else "shell", timeout=int(os.environ.get("TIMEOUT") or (1800 if run else 1 << 30)),
     )
     outcome = boot(guest)
@@ -180,6 +193,6 @@ def main(argv):
     args = parser.parse_args(argv)
     outcome = boot(Guest(
         run=args.run, share=args.share, ports=args.ports, smp=args.smp, mem=args.mem, timeout=args.timeout, append=args.append,
-        model_args=args.model_args, console="shared", topology=topology() if args.topology else None,
+        model_args=args.model_args, faults=faults(), console="shared", topology=topology() if args.topology else None,
     ))
     return outcome.status

@@ -125,7 +125,7 @@ impl Machine {
         bus.memory.map(UNREACHABLE, SMALL, None, true).unwrap();
         let inbox = Inbox::new();
         let seen = Arc::default();
-        let config = Config { name: "fuzz".into(), mac: MAC };
+        let config = Config { name: "fuzz".into(), mac: MAC, ..Config::default() };
         let observer = Box::new(Log(Arc::clone(&seen)));
         let worker = Worker::new(&config, bus.clone(), Arc::clone(&inbox), Box::new(Loop), Some(observer));
         let mut machine = Self { bus, frontend: Frontend::new(Arc::clone(&inbox)), worker, inbox, seen };

@@ -197,7 +197,7 @@ pub fn run(data: &[u8]) -> Reached {
     let mut reached = Reached::new();
     let bus = Bus::new(nic_model::pci::VECTORS);
     let inbox = Inbox::new();
-    let config = Config { name: "fuzz".into(), mac: MAC };
+    let config = Config { name: "fuzz".into(), mac: MAC, ..Config::default() };
     let worker = nic_model::spawn(&config, bus.clone(), Arc::clone(&inbox), Box::new(Unplugged), None).unwrap();
     let (stream, served) = UnixStream::pair().unwrap();
     let mut client = Client { stream, number: 0 };

@@ -18,6 +18,7 @@ pub(crate) const LOG_MAX_EQ_SIZE: u64 = 16;
 pub(crate) const LOG_MAX_WQ_SIZE: u64 = 15;
 pub(crate) const LOG_MAX_RQT_SIZE: u64 = 11;
 pub(crate) const LOG_MAX_FLOW_TABLE: u64 = 18;
+pub(crate) const MAX_FLOW_TABLE_LEVEL: u64 = 80;
 pub(crate) const LOG_MAX_KLM_LIST: u64 = 7;
 pub(crate) const LOG_MAX_TAG_BUFFER_TABLE: u64 = 12;
 pub(crate) const LOG_MAX_TAG_BUFFER_SIZE: u64 = 16;
@@ -37,15 +38,20 @@ const GENERAL_CAPS: &[(Field, u64)] = &[
     (Field::new(0x0ea, 6), 17), // log_max_mkey
     (Field::new(0x0fc, 4), 6),  // log_max_eq
     (Field::new(0x11a, 6), LOG_MAX_KLM_LIST),
+    (Field::new(0x132, 1), 1), // eth_wqe_too_small
     (Field::new(0x1a6, 1), 1), // nic_flow_table
     (Field::new(0x1b6, 2), 1), // port_type: Ethernet
     (Field::new(0x1b8, 8), 1), // num_ports
     (Field::new(0x21c, 1), 1), // eth_net_offloads
+    (Field::new(0x222, 1), 1), // cq_moderation
+    (Field::new(0x223, 1), 1), // cq_period_mode_modify
+    (Field::new(0x22b, 1), 1), // cq_period_start_from_cqe
     (Field::new(0x26b, 5), 9), // log_bf_reg_size
     (Field::new(0x290, 16), MAX_WQE_SIZE),
     (Field::new(0x2a9, 1), 1),  // tis_tir_td_order
     (Field::new(0x323, 5), 8),  // log_max_transport_domain
     (Field::new(0x32b, 5), 8),  // log_max_pd
+    (Field::new(0x340, 1), 1),  // nic_receive_steering_discard
     (Field::new(0x363, 5), 12), // log_max_rq
     (Field::new(0x36b, 5), 12), // log_max_sq
     (Field::new(0x373, 5), 13), // log_max_tir
@@ -72,10 +78,16 @@ const ETHERNET_CAPS: &[(Field, u64)] = &[
 /// The table properties of NIC receive.
 const FLOW_TABLE_CAPS: &[(Field, u64)] = &[
     (Field::new(0x40 * 8, 1), 1),     // ft_support
+    (Field::new(0x40 * 8 + 3, 1), 1), // flow_modify_en
     (Field::new(0x40 * 8 + 4, 1), 1), // modify_root
+    (Field::new(0x40 * 8 + 5, 1), 1), // identified_miss_table_mode
+    (Field::new(0x40 * 8 + 6, 1), 1), // flow_table_modify
     (Field::new(0x44 * 8 + 2, 6), LOG_MAX_FLOW_TABLE),
-    (Field::bytes(0x47, 1), 64),      // max_ft_level
-    (Field::new(0x60 * 8 + 3, 1), 1), // outer_ip_version
+    (Field::bytes(0x47, 1), MAX_FLOW_TABLE_LEVEL),
+    // ft_field_support: outer MAC addresses, ethertype, IP version, first VLAN
+    // tag, TTL; IP addresses, fragment, protocol, ECN, DSCP, ports, TCP flags.
+    (Field::new(0x60 * 8, 8), 0xff),
+    (Field::new(0x60 * 8 + 0xc, 11), 0x7ff),
 ];
 
 const NVMEOTCP_CAPS: &[(Field, u64)] = &[

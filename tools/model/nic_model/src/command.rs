@@ -3,6 +3,7 @@
 //! answer, tell the driver. In the order of the slots that a doorbell names.
 
 use crate::caps;
+use crate::faults::{CommandFailure, CommandFault};
 use crate::hca::{Hca, Plain};
 use crate::nvmeotcp::general_object;
 use crate::prm::{cmd, delivery, entry, eq, op, vport, Status};
@@ -19,40 +20,52 @@ impl Hca {
     /// Looks at the entries of a doorbell write.
     pub(crate) fn command_doorbell(&mut self, queue: u64, mask: u32) {
         for slot in (0..SLOTS).filter(|slot| mask >> slot & 1 != 0) {
-            let Some(address) = queue.checked_add(u64::from(slot) * entry::SIZE as u64) else { continue };
-            let mut layout = [0; entry::SIZE];
-            if let Err(error) = self.bus.memory.read(address, &mut layout) {
-                log::warn!("{}: command entry {slot}: {error}", self.name);
-                continue;
+            let mut opcode = [0; 2];
+            let address = queue.saturating_add(u64::from(slot) * entry::SIZE as u64);
+            let readable = self.host.bus.memory.read(address.saturating_add(entry::IN as u64), &mut opcode).is_ok();
+            let fault = self.host.faults.command(u16::from_be_bytes(opcode), queue, slot);
+            match fault.filter(|_| readable) {
+                None => self.run_slot(queue, slot, None),
+                Some(CommandFault::Fail(failure)) => self.run_slot(queue, slot, Some(failure)),
+                Some(CommandFault::Withheld) => {}
             }
-            if layout[entry::STATUS_OWN] & 1 == 0 {
-                log::debug!("{}: command entry {slot} is not ours", self.name);
-                continue;
-            }
-            // No event for the command that makes the queue for these events:
-            // its issuer polls.
-            let events = self.objects.queues.eq_for(eq::EVENT_COMMAND);
-            let status = match self.run_command(&mut layout) {
-                Ok(()) => delivery::OK,
-                Err(Undelivered(status)) => status,
-            };
-            layout[entry::STATUS_OWN] = status << 1;
-            let finish = || {
-                self.bus
-                    .memory
-                    .write(address + entry::OUT as u64, layout.get(entry::OUT..entry::OUT_END).unwrap_or_default())?;
-                self.bus.memory.write_u8_release(address + entry::STATUS_OWN as u64, layout[entry::STATUS_OWN])
-            };
-            if let Err(error) = finish() {
-                log::warn!("{}: command entry {slot}: {error}", self.name);
-                continue;
-            }
-            if let Some(eqn) = events {
-                let mut event = [0; eq::ENTRY];
-                event[eq::ENTRY_TYPE] = eq::EVENT_COMMAND;
-                event[eq::ENTRY_DATA..eq::ENTRY_DATA + 4].copy_from_slice(&(1u32 << slot).to_be_bytes());
-                self.objects.queues.post_event(&self.bus, eqn, event);
-            }
+        }
+    }
+
+    /// Executes the command in a slot, or answers it with `failure`.
+    pub(crate) fn run_slot(&mut self, queue: u64, slot: u32, failure: Option<CommandFailure>) {
+        let Some(address) = queue.checked_add(u64::from(slot) * entry::SIZE as u64) else { return };
+        let mut layout = [0; entry::SIZE];
+        if let Err(error) = self.host.bus.memory.read(address, &mut layout) {
+            log::warn!("{}: command entry {slot}: {error}", self.name);
+            return;
+        }
+        if layout[entry::STATUS_OWN] & 1 == 0 {
+            log::debug!("{}: command entry {slot} is not ours", self.name);
+            return;
+        }
+        // No event for the command that makes the queue for these events:
+        // its issuer polls.
+        let events = self.objects.queues.eq_for(eq::EVENT_COMMAND);
+        let status = match self.run_command(&mut layout, failure) {
+            Ok(()) => delivery::OK,
+            Err(Undelivered(status)) => status,
+        };
+        layout[entry::STATUS_OWN] = status << 1;
+        let output = layout.get(entry::OUT..entry::OUT_END).unwrap_or_default();
+        let memory = &self.host.bus.memory;
+        let written = memory
+            .write(address + entry::OUT as u64, output)
+            .and_then(|()| memory.write_u8_release(address + entry::STATUS_OWN as u64, layout[entry::STATUS_OWN]));
+        if let Err(error) = written {
+            log::warn!("{}: command entry {slot}: {error}", self.name);
+            return;
+        }
+        if let Some(eqn) = events {
+            let mut event = [0; eq::ENTRY];
+            event[eq::ENTRY_TYPE] = eq::EVENT_COMMAND;
+            eq::ENTRY_FIRST.set(&mut event, 1 << slot);
+            self.objects.queues.post_event(&mut self.host, eqn, event);
         }
     }
 
@@ -71,14 +84,18 @@ impl Hca {
             left -= take;
             if left > 0 {
                 let mut next = [0; 8];
-                self.bus.memory.read(pointer.saturating_add(entry::BLOCK_NEXT), &mut next)?;
+                self.host.bus.memory.read(pointer.saturating_add(entry::BLOCK_NEXT), &mut next)?;
                 pointer = u64::from_be_bytes(next);
             }
         }
         Ok(())
     }
 
-    fn run_command(&mut self, layout: &mut [u8; entry::SIZE]) -> Result<(), Undelivered> {
+    fn run_command(
+        &mut self,
+        layout: &mut [u8; entry::SIZE],
+        fault: Option<CommandFailure>,
+    ) -> Result<(), Undelivered> {
         if entry::TYPE.get(layout) != entry::TYPE_PCI {
             return Err(Undelivered(delivery::BAD_TYPE));
         }
@@ -93,11 +110,15 @@ impl Hca {
         let mut input = layout[entry::IN..entry::IN + entry::INLINE].to_vec();
         input.truncate(in_len);
         let rest = in_len.saturating_sub(entry::INLINE);
-        self.blocks(entry::IN_PTR.get(layout), rest, |at, len| self.bus.memory.read_append(at, len, &mut input))
+        self.blocks(entry::IN_PTR.get(layout), rest, |at, len| self.host.bus.memory.read_append(at, len, &mut input))
             .map_err(|_| Undelivered(delivery::BAD_IN_PTR))?;
         // CAST: a 16-bit field.
         let opcode = cmd::OPCODE.get(&input) as u16;
-        let mut output = match self.execute_command(opcode, &input) {
+        let result = match fault {
+            Some(CommandFailure { status, syndrome }) => Ok(failed_with(status, syndrome)),
+            None => self.execute_command(opcode, &input),
+        };
+        let mut output = match result {
             // What does not fit may be cut only if nobody misses it.
             Ok(output) if output.iter().skip(out_len).any(|byte| *byte != 0) => failure(Status::BadOutputLength),
             Ok(output) => output,
@@ -118,7 +139,7 @@ impl Hca {
         self.blocks(entry::OUT_PTR.get(layout), rest.len(), |at, len| {
             let part = rest.get(done..done + len).unwrap_or_default();
             done += len;
-            self.bus.memory.write(at, part)
+            self.host.bus.memory.write(at, part)
         })
         .map_err(|_| Undelivered(delivery::BAD_OUT_PTR))
     }
@@ -160,7 +181,7 @@ impl Hca {
             op::DEALLOC_TRANSPORT_DOMAIN => removed(objects.domains.remove(number)),
             op::CREATE_MKEY => created(objects.mkeys.create(input)?),
             op::DESTROY_MKEY => removed(objects.mkeys.destroy(number)),
-            op::CREATE_EQ => created(objects.queues.create_eq(&self.bus, input)?),
+            op::CREATE_EQ => created(objects.queues.create_eq(self.host.bus.interrupts.count(), input)?),
             op::DESTROY_EQ => removed(objects.queues.destroy_eq(number8)),
             op::CREATE_CQ => created(objects.queues.create_cq(input)?),
             op::DESTROY_CQ => {
@@ -171,14 +192,16 @@ impl Hca {
                 }
                 removed(objects.queues.destroy_cq(number))
             }
-            // Moderation: one event per arm is moderate enough.
-            op::MODIFY_CQ => removed(objects.queues.cq_exists(number)),
+            op::QUERY_CQ => queried(cmd::SHORT_CONTEXT, &objects.queues.query_cq(number)?),
+            op::MODIFY_CQ => removed(objects.queues.modify_cq(number, input)),
             op::CREATE_SQ => created(self.create_sq(input)?),
             op::MODIFY_SQ => removed(self.modify_sq(number, input)),
             op::DESTROY_SQ => removed(objects.sqs.remove(number)),
+            op::QUERY_SQ => queried(cmd::CONTEXT, &objects.sqs.get(number)?.queue.query()),
             op::CREATE_RQ => created(self.create_rq(input)?),
-            op::MODIFY_RQ => removed(objects.rqs.get_mut(number).and_then(|rq| rq.queue.modify(input))),
+            op::MODIFY_RQ => removed(self.modify_rq(number, input)),
             op::DESTROY_RQ => removed(objects.rqs.remove(number)),
+            op::QUERY_RQ => queried(cmd::CONTEXT, &objects.rqs.get(number)?.queue.query()),
             op::CREATE_TIS => created(objects.tises.insert(Plain)?),
             op::DESTROY_TIS => removed(objects.tises.remove(number)),
             op::CREATE_RQT => created(objects.rqts.insert(Rqt::create(input)?)?),
@@ -230,7 +253,8 @@ impl Hca {
                 }
                 removed(self.port.modify_vport(input))
             }
-            op::QUERY_VPORT_COUNTER => Ok(self.port.query_counters()),
+            op::QUERY_VPORT_COUNTER => Ok(self.port.counters.query_vport()),
+            op::QUERY_VNIC_ENV => Ok(self.port.counters.query_vnic_env()),
             op::ACCESS_REG => {
                 let (before, admin) = (self.port.link_up(), self.port.admin_up);
                 let output = self.port.access_register(input)?;
@@ -259,11 +283,22 @@ fn removed<T>(result: Result<T, Status>) -> Result<Vec<u8>, Status> {
 }
 
 fn failure(status: Status) -> Vec<u8> {
-    let mut output = vec![0; 16];
     // CAST: the enum's representation.
-    output[cmd::STATUS] = status as u8;
-    cmd::SYNDROME.set(&mut output, 0xdd00 | u64::from(status as u8));
+    failed_with(status as u8, 0xdd00 | u32::from(status as u8))
+}
+
+fn failed_with(status: u8, syndrome: u32) -> Vec<u8> {
+    let mut output = vec![0; 16];
+    output[cmd::STATUS] = status;
+    cmd::SYNDROME.set(&mut output, syndrome.into());
     output
+}
+
+/// The answer to a query whose context starts at `offset`.
+fn queried(offset: usize, context: &[u8]) -> Result<Vec<u8>, Status> {
+    let mut output = vec![0; offset];
+    output.extend(context);
+    Ok(output)
 }
 
 #[cfg(test)]
@@ -452,7 +487,7 @@ mod tests {
             let fd = memfd_create(c"guest", MFdFlags::MFD_CLOEXEC).unwrap();
             ftruncate(&fd, MEMORY as i64).unwrap();
             bus.memory.map(0, MEMORY, Some((fd, 0)), true).unwrap();
-            let config = Config { name: "fuzz".into(), mac: [2, 0, 0, 0, 0, 1] };
+            let config = Config { name: "fuzz".into(), mac: [2, 0, 0, 0, 0, 1], ..Config::default() };
             let mut hca = Hca::new(&config, bus, Box::new(Sink));
             set_up(&mut hca);
             let inbox = Inbox::new();
@@ -469,7 +504,7 @@ mod tests {
                         entry[4] = 0;
                         entry[0x38] = 0;
                         entry[0x3f] = 1;
-                        hca.bus.memory.write(0x8000, &entry).unwrap();
+                        hca.host.bus.memory.write(0x8000, &entry).unwrap();
                         hca.handle(Event::Command { queue: 0x8000, mask: 1 });
                     }
                     Act::Doorbell(kind, number, value) => hca.handle(match kind {
@@ -479,7 +514,7 @@ mod tests {
                         _ => Event::SqDoorbell { sqn: number % 2 + 0x10 },
                     }),
                     Act::Store(at, data) => {
-                        let _ = hca.bus.memory.write(at, &data);
+                        let _ = hca.host.bus.memory.write(at, &data);
                     }
                     Act::Receive(v6, data) => {
                         hca.receive(&frame(v6, L4::Tcp, None, &data));
@@ -487,7 +522,7 @@ mod tests {
                     }
                 }
                 hca.send(&inbox);
-                hca.objects.queues.flush(&hca.bus);
+                hca.objects.queues.flush(&mut hca.host);
             }
         }
     }

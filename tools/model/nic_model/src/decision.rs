@@ -25,6 +25,8 @@ pub(crate) enum DropReason {
     NoBuffer,
     /// The receive WQE cannot take the frame.
     BadBuffer,
+    /// The fault plan lets the receive WQE fail.
+    Fault,
 }
 
 /// What became of a frame.
@@ -79,6 +81,7 @@ impl Display for Decision {
                 DropReason::QueueState => "dropped: receive queue not ready",
                 DropReason::NoBuffer => "dropped: no receive buffer",
                 DropReason::BadBuffer => "dropped: receive buffer does not take it",
+                DropReason::Fault => "dropped: its WQE fails by the fault plan",
             })?,
         }
         match self.rule {

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use vfio_user_server::{Device, BAR0, BAR2, CONFIG};
 
+use crate::faults::Health;
 use crate::inbox::{Event, Inbox};
 use crate::pci::{ConfigSpace, BAR0_SIZE, BAR2_SIZE, CONFIG_SIZE};
 use crate::prm::Field;
@@ -26,11 +27,22 @@ mod init {
     pub(super) const CMDQ_ADDR_H: u64 = 0x010;
     pub(super) const CMDQ_ADDR_L: u64 = 0x014;
     pub(super) const CMD_DBELL: u64 = 0x018;
+    pub(super) const INITIALIZING: usize = 0x1fc;
+    /// [`INITIALIZING`]: the driver may ask for a reset of the firmware.
+    pub(super) const RESET_SUPPORTED: u32 = 1 << 30;
     pub(super) const HEALTH_FW_VER: usize = 0x230;
     pub(super) const HEALTH_HW_ID: usize = 0x234;
+    pub(super) const HEALTH_RFR_SEVERITY: usize = 0x238;
+    pub(super) const HEALTH_SYNDROME: usize = 0x23d;
     pub(super) const INTERNAL_TIMER: usize = 0x1000;
     pub(super) const HEALTH_COUNTER: usize = 0x1010;
     pub(super) const QUEUE: Field = Field::bytes(CMDQ_ADDR_H as usize, 8);
+    /// Who may use the function, beside the address of the command queue.
+    pub(super) const NIC_INTERFACE_MASK: u32 = 7 << 8;
+    pub(super) const NIC_DISABLED: u32 = 1 << 8;
+    pub(super) const NIC_SW_RESET: u32 = 7 << 8;
+    /// Asks for a reset.
+    pub(super) const RFR: u8 = 1 << 7;
 }
 
 /// Doorbells in a UAR page.
@@ -76,6 +88,13 @@ impl Frontend {
         let nanoseconds = elapsed.as_nanos() as u64;
         put32(&mut self.segment, init::INTERNAL_TIMER, (nanoseconds >> 32) as u32);
         put32(&mut self.segment, init::INTERNAL_TIMER + 4, nanoseconds as u32);
+        let health = self.inbox.condition.health();
+        if let Some(severity) = self.segment.get_mut(init::HEALTH_RFR_SEVERITY) {
+            *severity = if health.fatal { init::RFR } else { 0 };
+        }
+        if let Some(syndrome) = self.segment.get_mut(init::HEALTH_SYNDROME) {
+            *syndrome = health.syndrome;
+        }
         let start = offset as usize;
         for (byte, at) in data.iter_mut().zip(start..) {
             *byte = self.segment.get(at).copied().unwrap_or(0);
@@ -88,14 +107,39 @@ impl Frontend {
             (init::CMDQ_ADDR_H, [a, b, c, d]) => put32(&mut self.segment, offset as usize, be(*a, *b, *c, *d)),
             (init::CMDQ_ADDR_L, [a, b, c, d]) => {
                 let sizes = u32::from(CMDQ_LOG_SIZE) << 4 | u32::from(CMDQ_LOG_STRIDE);
-                let low = be(*a, *b, *c, *d) & !0xfff;
-                put32(&mut self.segment, offset as usize, low | sizes);
+                let written = be(*a, *b, *c, *d);
+                let mut interface = written & init::NIC_INTERFACE_MASK;
+                if interface == init::NIC_DISABLED || interface == init::NIC_SW_RESET {
+                    // A driver that gives up on the function, or wants it as new.
+                    self.reset_worker();
+                    interface = init::NIC_DISABLED;
+                }
+                put32(&mut self.segment, offset as usize, written & !0xfff | interface | sizes);
             }
             (init::CMD_DBELL, [a, b, c, d]) => {
                 let queue = init::QUEUE.get(&self.segment) & !0xfff;
                 self.events.push(Event::Command { queue, mask: be(*a, *b, *c, *d) });
             }
             _ => log::debug!("write to init segment, offset {offset:#x}, {} bytes", data.len()),
+        }
+    }
+
+    /// Lets the worker drop everything, and waits until it has.
+    fn reset_worker(&mut self) {
+        self.inbox.condition.set_health(Health::default());
+        let (sender, receiver) = sync_channel(1);
+        self.events.push(Event::Reset(sender));
+        self.batch_end();
+        // Fails only if the worker has ended: then it holds no state either.
+        let _ = receiver.recv();
+    }
+
+    /// Puts a device that was pulled out back in, for the next client.
+    pub fn plug(&mut self) {
+        if self.inbox.condition.removed() {
+            self.inbox.condition.set_removed(false);
+            self.events.push(Event::Plug);
+            self.reset();
         }
     }
 
@@ -144,6 +188,7 @@ fn initial_segment() -> Vec<u8> {
     put32(&mut segment, init::CMDIF_REV, u32::from(CMDIF_REV) << 16);
     let sizes = u32::from(CMDQ_LOG_SIZE) << 4 | u32::from(CMDQ_LOG_STRIDE);
     put32(&mut segment, init::CMDQ_ADDR_L as usize, sizes);
+    put32(&mut segment, init::INITIALIZING, init::RESET_SUPPORTED);
     put32(&mut segment, init::HEALTH_FW_VER, revision);
     put32(&mut segment, init::HEALTH_HW_ID, 1);
     segment
@@ -161,6 +206,7 @@ impl Device for Frontend {
 
     fn region_read(&mut self, region: u32, offset: u64, data: &mut [u8]) {
         match region {
+            _ if self.inbox.condition.removed() => data.fill(0xff),
             CONFIG => self.config.read(offset, data),
             BAR0 if offset < INIT_PAGES * PAGE => self.read_segment(offset, data),
             // Doorbells read as zero; so do the pending bits of MSI-X, which
@@ -171,6 +217,7 @@ impl Device for Frontend {
 
     fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) {
         match region {
+            _ if self.inbox.condition.removed() => (),
             CONFIG => self.config.write(offset, data),
             BAR0 if offset < INIT_PAGES * PAGE => self.write_segment(offset, data),
             BAR0 => self.write_doorbell(offset, data),
@@ -187,11 +234,7 @@ impl Device for Frontend {
     fn reset(&mut self) {
         self.config = ConfigSpace::new();
         self.segment = initial_segment();
-        let (sender, receiver) = sync_channel(1);
-        self.events.push(Event::Reset(sender));
-        self.batch_end();
-        // Fails only if the worker has ended: then it holds no state either.
-        let _ = receiver.recv();
+        self.reset_worker();
     }
 }
 

@@ -6,11 +6,13 @@
 use std::collections::VecDeque;
 use std::fmt::Display;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vfio_user_server::Bus;
 
 use crate::events::Queues;
+use crate::faults::{DeviceFault, Faults, Later, Plan};
+use crate::host::Host;
 use crate::inbox::{Event, Frame, Inbox, Wait, Work};
 use crate::mkey::Mkeys;
 use crate::nvmeotcp::Offload;
@@ -37,12 +39,16 @@ const RECEIVE_BATCH: usize = 64;
 const RECEIVE_RETRY: Duration = Duration::from_millis(1);
 
 /// Settings of one port.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Config {
     /// Name in log messages.
     pub name: String,
     /// Permanent address.
     pub mac: [u8; 6],
+    /// Number of the port, for the fault plan.
+    pub index: u32,
+    /// What goes wrong.
+    pub faults: Plan,
 }
 
 /// Objects without content.
@@ -89,7 +95,7 @@ impl Objects {
 /// One port's function.
 pub(crate) struct Hca {
     pub(crate) name: String,
-    pub(crate) bus: Bus,
+    pub(crate) host: Host,
     pub(crate) objects: Objects,
     pub(crate) port: Port,
     mac: [u8; 6],
@@ -102,6 +108,8 @@ pub(crate) struct Hca {
     incoming: VecDeque<Frame>,
     /// Frames on their way to the wire.
     pub(crate) outgoing: VecDeque<Frame>,
+    /// Surprise removal: nothing of the function is there any more.
+    removed: bool,
 }
 
 impl Hca {
@@ -109,7 +117,7 @@ impl Hca {
         let port = Port::new(config.mac, wire.carrier());
         Self {
             name: config.name.clone(),
-            bus,
+            host: Host { bus, faults: Faults::new(&config.faults, config.index) },
             objects: Objects::new(),
             port,
             mac: config.mac,
@@ -118,6 +126,7 @@ impl Hca {
             ready: VecDeque::new(),
             incoming: VecDeque::new(),
             outgoing: VecDeque::new(),
+            removed: false,
         }
     }
 
@@ -130,14 +139,7 @@ impl Hca {
     pub(crate) fn run(&mut self, inbox: &Arc<Inbox>) {
         loop {
             let paused = !self.incoming.is_empty();
-            let wait = if self.busy() {
-                Wait::No
-            } else if paused {
-                Wait::For(RECEIVE_RETRY)
-            } else {
-                Wait::Forever
-            };
-            let work = inbox.take(wait, !paused);
+            let work = inbox.take(self.wait(paused), !paused);
             if work.closed {
                 self.log_statistics();
                 return;
@@ -158,6 +160,16 @@ impl Hca {
         }
     }
 
+    /// How long there is nothing to do, if nobody asks for it.
+    fn wait(&self, paused: bool) -> Wait {
+        if self.busy() {
+            return Wait::No;
+        }
+        let deadlines = [self.host.faults.deadline(), self.objects.queues.deadline()];
+        let due = deadlines.into_iter().flatten().map(|at| at.saturating_duration_since(Instant::now()));
+        due.chain(paused.then_some(RECEIVE_RETRY)).min().map_or(Wait::Forever, Wait::For)
+    }
+
     /// Whether there is more to send. Frames that the wire did not take mean
     /// waiting for its kick.
     fn busy(&self) -> bool {
@@ -165,13 +177,74 @@ impl Hca {
     }
 
     fn turn(&mut self, work: Work, inbox: &Arc<Inbox>) {
-        self.incoming.extend(work.frames);
+        for frame in work.frames {
+            self.arrive(frame);
+        }
         for event in work.events {
             self.handle(event);
         }
+        while let Some(later) = self.host.faults.take_due() {
+            self.resume(later);
+        }
         self.receive_all();
         self.send(inbox);
-        self.objects.queues.flush(&self.bus);
+        self.objects.queues.flush(&mut self.host);
+        self.objects.queues.expire(&mut self.host);
+        while let Some(fault) = self.host.faults.device() {
+            self.device_fault(&fault, inbox);
+        }
+    }
+
+    /// A frame comes from the wire.
+    fn arrive(&mut self, frame: Frame) {
+        let fault = self.host.faults.frame(Direction::Received, &frame);
+        if let Some(fault) = &fault {
+            self.observe(Direction::Received, &frame, fault);
+        }
+        self.host.faults.pass(fault, Direction::Received, frame, &mut self.incoming);
+    }
+
+    /// A frame goes to the wire.
+    pub(crate) fn depart(&mut self, frame: Frame) {
+        let fault = self.host.faults.frame(Direction::Sent, &frame);
+        if let Some(fault) = &fault {
+            self.observe(Direction::Sent, &frame, fault);
+        }
+        self.host.faults.pass(fault, Direction::Sent, frame, &mut self.outgoing);
+    }
+
+    /// Something that the fault plan had put off.
+    fn resume(&mut self, later: Later) {
+        match later {
+            Later::Frame(Direction::Received, frame) => self.incoming.push_back(frame),
+            Later::Frame(Direction::Sent, frame) => self.outgoing.push_back(frame),
+            Later::Interrupt(vector) => self.host.bus.interrupts.trigger(vector),
+            Later::Command { queue, slot } => self.run_slot(queue, slot, None),
+            Later::LinkUp => self.set_fault_down(false),
+            // Not put off any more: it is a frame then.
+            Later::Reordered(_) => (),
+        }
+    }
+
+    /// What the fault plan does to the device as a whole.
+    fn device_fault(&mut self, fault: &DeviceFault, inbox: &Arc<Inbox>) {
+        log::info!("{}: fault: {fault:?}", self.name);
+        match fault {
+            DeviceFault::LinkDown => self.set_fault_down(true),
+            DeviceFault::Health(health) => inbox.condition.set_health(*health),
+            DeviceFault::Remove => {
+                inbox.condition.set_removed(true);
+                self.removed = true;
+                self.reset();
+            }
+        }
+    }
+
+    fn set_fault_down(&mut self, down: bool) {
+        let before = self.port.link_up();
+        self.port.fault_down = down;
+        self.wire.set_link(self.port.admin_up && !down);
+        self.link_changed(before);
     }
 
     /// Tells the observer, if there is one, about a frame and what was decided.
@@ -189,32 +262,38 @@ impl Hca {
                 self.incoming.push_front(frame);
                 break;
             };
+            self.port.counters.arrived(&frame);
             self.observe(Direction::Received, &frame, &decision);
             done += 1;
             if done % RECEIVE_BATCH == 0 {
-                self.objects.queues.flush(&self.bus);
+                self.objects.queues.flush(&mut self.host);
             }
         }
-        self.objects.queues.flush(&self.bus);
+        self.objects.queues.flush(&mut self.host);
+    }
+
+    /// A send queue may have something to do.
+    pub(crate) fn schedule(&mut self, sqn: u32) {
+        if let Ok(sq) = self.objects.sqs.get_mut(sqn) {
+            if !std::mem::replace(&mut sq.scheduled, true) {
+                self.ready.push_back(sqn);
+            }
+        }
     }
 
     pub(crate) fn handle(&mut self, event: Event) {
         match event {
-            Event::SqDoorbell { sqn } => {
-                if let Ok(sq) = self.objects.sqs.get_mut(sqn) {
-                    if !std::mem::replace(&mut sq.scheduled, true) {
-                        self.ready.push_back(sqn);
-                    }
-                }
-            }
-            Event::CqArm { cqn, ci } => self.objects.queues.arm_cq(&self.bus, cqn, ci),
-            Event::EqDoorbell { eqn, ci, arm } => self.objects.queues.eq_doorbell(&self.bus, eqn, ci, arm),
+            Event::Command { .. } if self.removed => (),
+            Event::SqDoorbell { sqn } => self.schedule(sqn),
+            Event::CqArm { cqn, ci } => self.objects.queues.arm_cq(&mut self.host, cqn, ci),
+            Event::EqDoorbell { eqn, ci, arm } => self.objects.queues.eq_doorbell(&mut self.host, eqn, ci, arm),
             Event::Command { queue, mask } => self.command_doorbell(queue, mask),
             Event::Carrier(carrier) => {
                 let before = self.port.link_up();
                 self.port.carrier = carrier;
                 self.link_changed(before);
             }
+            Event::Plug => self.removed = false,
             Event::Reset(done) => {
                 self.reset();
                 // The requester waits; if it is gone, nobody needs to know.
@@ -241,8 +320,10 @@ impl Hca {
         self.ready.clear();
         self.incoming.clear();
         self.outgoing.clear();
+        self.host.faults.forget();
         self.port = Port::new(self.mac, self.port.carrier);
-        self.wire.set_link(true);
+        self.port.admin_up = !self.removed;
+        self.wire.set_link(!self.removed);
     }
 
     /// Tells the driver if the link is not what it was `before`.
@@ -252,19 +333,31 @@ impl Hca {
             return;
         }
         log::info!("{}: link {}", self.name, if up { "up" } else { "down" });
+        self.port.counters.link_downs += u32::from(!up);
         if let Some(eqn) = self.objects.queues.eq_for(eq::EVENT_PORT_CHANGE) {
             let mut entry = [0; eq::ENTRY];
             entry[eq::ENTRY_TYPE] = eq::EVENT_PORT_CHANGE;
             entry[eq::ENTRY_SUBTYPE] = if up { eq::PORT_ACTIVE } else { eq::PORT_DOWN };
             // Port 1 in the upper nibble.
             entry[eq::ENTRY_DATA + 8] = 0x10;
-            self.objects.queues.post_event(&self.bus, eqn, entry);
+            self.objects.queues.post_event(&mut self.host, eqn, entry);
+        }
+    }
+
+    /// A queue cannot go on: tells the driver, which gets no completion.
+    pub(crate) fn catastrophe(&mut self, queue_type: u8, number: u32) {
+        if let Some(eqn) = self.objects.queues.eq_for(eq::EVENT_WQ_CATAS_ERROR) {
+            let mut entry = [0; eq::ENTRY];
+            entry[eq::ENTRY_TYPE] = eq::EVENT_WQ_CATAS_ERROR;
+            entry[eq::ENTRY_QUEUE_TYPE] = queue_type;
+            eq::ENTRY_QUEUE.set(&mut entry, number.into());
+            self.objects.queues.post_event(&mut self.host, eqn, entry);
         }
     }
 
     /// The driver's wish for the link, after PAOS.
     pub(crate) fn admin_changed(&mut self, before: bool) {
-        self.wire.set_link(self.port.admin_up);
+        self.wire.set_link(self.port.admin_up && !self.port.fault_down);
         self.link_changed(before);
     }
 

@@ -4,9 +4,12 @@
 //! it at once; nobody polls.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
+
+use crate::faults::Health;
 
 /// An Ethernet frame without FCS.
 pub type Frame = Vec<u8>;
@@ -53,6 +56,8 @@ pub enum Event {
     Carrier(bool),
     /// Drop all state; answer when done.
     Reset(SyncSender<()>),
+    /// The device is there again after a surprise removal.
+    Plug,
 }
 
 /// Everything that was waiting.
@@ -79,6 +84,39 @@ pub struct Inbox {
     state: Mutex<State>,
     arrived: Condvar,
     taken: Condvar,
+    pub(crate) condition: Condition,
+}
+
+/// What registers show of the worker's side.
+#[derive(Default)]
+pub(crate) struct Condition {
+    removed: AtomicBool,
+    /// Syndrome, and above it the fatal bit.
+    health: AtomicU32,
+}
+
+impl Condition {
+    const FATAL: u32 = 1 << 8;
+
+    /// The device was pulled out, or is back.
+    pub(crate) fn set_removed(&self, removed: bool) {
+        self.removed.store(removed, Ordering::Relaxed);
+    }
+
+    pub(crate) fn removed(&self) -> bool {
+        self.removed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_health(&self, health: Health) {
+        let fatal = if health.fatal { Self::FATAL } else { 0 };
+        self.health.store(u32::from(health.syndrome) | fatal, Ordering::Relaxed);
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        let value = self.health.load(Ordering::Relaxed);
+        // CAST: the lower byte.
+        Health { syndrome: value as u8, fatal: value & Self::FATAL != 0 }
+    }
 }
 
 impl Inbox {

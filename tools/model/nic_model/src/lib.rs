@@ -14,10 +14,13 @@
 
 mod caps;
 mod command;
+mod counters;
 mod decision;
 mod events;
+mod faults;
 mod frontend;
 mod hca;
+mod host;
 mod inbox;
 mod mkey;
 mod nvmeotcp;
@@ -40,19 +43,23 @@ use std::io;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
+use serde::Deserialize;
 use vfio_user_server::Bus;
 
+pub use faults::{Plan, PlanError};
 pub use frontend::Frontend;
 pub use hca::Config;
 pub use inbox::{Event, Frame, Inbox};
 pub use wire::{PortWire, Unplugged, Wire};
 
 /// Way of a frame, seen from the port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 pub enum Direction {
     /// From the wire.
+    #[serde(rename = "receive")]
     Received,
     /// To the wire.
+    #[serde(rename = "send")]
     Sent,
 }
 

@@ -1,97 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The Ethernet port and its vport: address, MTU, link, counters, registers.
 
-use std::fmt;
-
+use crate::counters::{Counters, FCS};
 use crate::prm::{cmd, reg, vport, Status};
 
 /// Largest frame in bytes, with FCS: an MTU of 9978 and the 22 bytes that
 /// drivers add for Ethernet header, VLAN tag and FCS.
 pub(crate) const MAX_FRAME: usize = 10_000;
-pub(crate) const FCS: usize = 4;
-
-/// Packets and bytes of one direction and kind.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Counter {
-    packets: u64,
-    bytes: u64,
-}
-
-impl Counter {
-    pub(crate) fn add(&mut self, bytes: usize) {
-        self.packets += 1;
-        self.bytes += bytes as u64;
-    }
-}
-
-/// Traffic counters in the order of QUERY_VPORT_COUNTER.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) receive_errors: Counter,
-    pub(crate) transmit_errors: Counter,
-    receive: [Counter; 3],
-    transmit: [Counter; 3],
-    /// Frames that steering sent nowhere.
-    pub(crate) steering_drops: u64,
-    /// Frames that found no receive buffer.
-    pub(crate) no_buffer: u64,
-    /// Frames that waited for one.
-    pub(crate) pauses: u64,
-    /// Frames sent without link.
-    pub(crate) no_link: u64,
-}
-
-impl fmt::Display for Counters {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let packets = |counters: &[Counter]| counters.iter().map(|counter| counter.packets).sum::<u64>();
-        write!(
-            f,
-            "rx {} errors {} steering_drops {} no_buffer {} pauses {}, tx {} errors {} no_link {}",
-            packets(&self.receive),
-            self.receive_errors.packets,
-            self.steering_drops,
-            self.no_buffer,
-            self.pauses,
-            packets(&self.transmit),
-            self.transmit_errors.packets,
-            self.no_link,
-        )
-    }
-}
-
-/// Index into the counter arrays: unicast, broadcast, multicast.
-fn cast(frame: &[u8]) -> usize {
-    match frame.get(..6) {
-        Some([0xff, 0xff, 0xff, 0xff, 0xff, 0xff]) => 1,
-        Some([first, ..]) if first & 1 != 0 => 2,
-        _ => 0,
-    }
-}
-
-impl Counters {
-    /// Whether there was traffic.
-    pub(crate) fn any(&self) -> bool {
-        self.receive.iter().chain(&self.transmit).any(|counter| counter.packets != 0)
-    }
-
-    pub(crate) fn received(&mut self, frame: &[u8]) {
-        if let Some(counter) = self.receive.get_mut(cast(frame)) {
-            counter.add(frame.len());
-        }
-    }
-
-    pub(crate) fn transmitted(&mut self, frame: &[u8]) {
-        if let Some(counter) = self.transmit.get_mut(cast(frame)) {
-            counter.add(frame.len());
-        }
-    }
-}
 
 /// One port.
 pub(crate) struct Port {
     context: Vec<u8>,
     pub(crate) admin_up: bool,
     pub(crate) carrier: bool,
+    /// Taken away by the fault plan.
+    pub(crate) fault_down: bool,
     /// Hold the sender back while there are no receive buffers, as with pause
     /// frames; and honour the same from the other end.
     pub(crate) tx_pause: bool,
@@ -112,6 +35,7 @@ impl Port {
             context,
             admin_up: true,
             carrier,
+            fault_down: false,
             tx_pause: true,
             rx_pause: true,
             mtu: MAX_FRAME,
@@ -120,7 +44,7 @@ impl Port {
     }
 
     pub(crate) fn link_up(&self) -> bool {
-        self.admin_up && self.carrier
+        self.admin_up && self.carrier && !self.fault_down
     }
 
     /// Whether a frame (without FCS) is within the port's MTU.
@@ -160,35 +84,6 @@ impl Port {
         Ok(())
     }
 
-    pub(crate) fn query_counters(&self) -> Vec<u8> {
-        let mut output = vec![0; 16];
-        let none = Counter::default();
-        let c = &self.counters;
-        let [rx_unicast, rx_broadcast, rx_multicast] = c.receive;
-        let [tx_unicast, tx_broadcast, tx_multicast] = c.transmit;
-        let order = [
-            c.receive_errors,
-            c.transmit_errors,
-            none,
-            none,
-            none,
-            none,
-            rx_broadcast,
-            tx_broadcast,
-            rx_unicast,
-            tx_unicast,
-            rx_multicast,
-            tx_multicast,
-            none,
-        ];
-        for counter in order {
-            output.extend(counter.packets.to_be_bytes());
-            output.extend(counter.bytes.to_be_bytes());
-        }
-        output.resize(0x210, 0);
-        output
-    }
-
     /// ACCESS_REG: the output, and whether the link state may have changed.
     pub(crate) fn access_register(&mut self, input: &[u8]) -> Result<Vec<u8>, Status> {
         let write = cmd::OP_MOD.get(input) == reg::OP_WRITE;
@@ -225,7 +120,8 @@ impl Port {
                 output.extend(value);
             }
             reg::PTYS => {
-                if write {
+                // The only speed must stay among those that are allowed.
+                if write && reg::PTYS_ETH[1].get(data) & reg::PTYS_25GBASE_SR == 0 {
                     return Err(Status::BadParam);
                 }
                 let mut value = [0; reg::PTYS_SIZE];
@@ -246,9 +142,13 @@ impl Port {
                 output.extend(value);
             }
             reg::PPCNT => {
-                // Which group was asked for is echoed; its counters are zero.
-                output.extend(data.get(..8).ok_or(Status::BadInputLength)?);
-                output.resize(reg::DATA + reg::PPCNT_SIZE, 0);
+                // Which group was asked for is echoed.
+                let mut value = data.get(..reg::PPCNT_COUNTERS).ok_or(Status::BadInputLength)?.to_vec();
+                value.resize(reg::PPCNT_SIZE, 0);
+                let (group, priority) = (reg::PPCNT_GROUP.get(data), reg::PPCNT_PRIORITY.get(data));
+                // CAST: a 5-bit field.
+                self.counters.ppcnt(group, priority as usize, &mut value);
+                output.extend(value);
             }
             id => {
                 log::info!("access register {id:#x} is not there");

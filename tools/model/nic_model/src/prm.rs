@@ -52,16 +52,19 @@ impl Field {
 
     /// Stores a value; bits beyond the field's width are dropped.
     pub fn set(self, data: &mut [u8], value: u64) {
-        for index in 0..self.width {
-            let bit = self.bit + self.width - 1 - index;
-            if let Some(byte) = data.get_mut(bit / 8) {
-                let mask = 0x80 >> (bit % 8);
-                if value >> index & 1 != 0 {
-                    *byte |= mask;
-                } else {
-                    *byte &= !mask;
-                }
+        let first = self.bit / 8;
+        let last = (self.bit + self.width - 1) / 8;
+        let tail = (last + 1) * 8 - self.bit - self.width;
+        let mask = if self.width == 64 { u64::MAX } else { (1 << self.width) - 1 };
+        let mut mask = u128::from(mask) << tail;
+        let mut value = u128::from(value) << tail & mask;
+        for index in (first..=last).rev() {
+            if let Some(byte) = data.get_mut(index) {
+                // CAST: one byte at a time, from the lowest.
+                *byte = *byte & !(mask as u8) | value as u8;
             }
+            mask >>= 8;
+            value >>= 8;
         }
     }
 }
@@ -86,10 +89,12 @@ pub mod op {
     pub const DESTROY_EQ: u16 = 0x302;
     pub const CREATE_CQ: u16 = 0x400;
     pub const DESTROY_CQ: u16 = 0x401;
+    pub const QUERY_CQ: u16 = 0x402;
     pub const MODIFY_CQ: u16 = 0x403;
     pub const QUERY_VPORT_STATE: u16 = 0x750;
     pub const QUERY_NIC_VPORT_CONTEXT: u16 = 0x754;
     pub const MODIFY_NIC_VPORT_CONTEXT: u16 = 0x755;
+    pub const QUERY_VNIC_ENV: u16 = 0x76f;
     pub const QUERY_VPORT_COUNTER: u16 = 0x770;
     pub const ALLOC_Q_COUNTER: u16 = 0x771;
     pub const DEALLOC_Q_COUNTER: u16 = 0x772;
@@ -107,9 +112,11 @@ pub mod op {
     pub const CREATE_SQ: u16 = 0x904;
     pub const MODIFY_SQ: u16 = 0x905;
     pub const DESTROY_SQ: u16 = 0x906;
+    pub const QUERY_SQ: u16 = 0x907;
     pub const CREATE_RQ: u16 = 0x908;
     pub const MODIFY_RQ: u16 = 0x909;
     pub const DESTROY_RQ: u16 = 0x90a;
+    pub const QUERY_RQ: u16 = 0x90b;
     pub const CREATE_TIS: u16 = 0x912;
     pub const MODIFY_TIS: u16 = 0x913;
     pub const DESTROY_TIS: u16 = 0x914;
@@ -222,12 +229,22 @@ pub mod eq {
     pub const ENTRY_TYPE: usize = 1;
     pub const ENTRY_SUBTYPE: usize = 3;
     pub const ENTRY_DATA: usize = 0x20;
+    /// What most events are about: the first word of the data.
+    pub const ENTRY_FIRST: Field = Field::bytes(ENTRY_DATA, 4);
+    /// Port of a port change, in the upper half of the byte.
+    pub const ENTRY_PORT: Field = Field::new(0x28 * 8, 4);
     pub const ENTRY_CQN: Field = Field::bytes(0x38, 4);
     pub const ENTRY_OWNER: usize = 0x3f;
     pub const EVENT_COMPLETION: u8 = 0x00;
     pub const EVENT_CQ_ERROR: u8 = 0x04;
+    pub const EVENT_WQ_CATAS_ERROR: u8 = 0x05;
     pub const EVENT_PORT_CHANGE: u8 = 0x09;
     pub const EVENT_COMMAND: u8 = 0x0a;
+    /// In a work queue error: kind and number of the queue.
+    pub const ENTRY_QUEUE_TYPE: usize = 0x34;
+    pub const ENTRY_QUEUE: Field = Field::bytes(0x38, 4);
+    pub const QUEUE_TYPE_RQ: u8 = 1;
+    pub const QUEUE_TYPE_SQ: u8 = 2;
     pub const PORT_DOWN: u8 = 1;
     pub const PORT_ACTIVE: u8 = 4;
 }
@@ -236,11 +253,25 @@ pub mod eq {
 pub mod cq {
     #![allow(missing_docs)]
     use super::Field;
+    /// Size of the context.
+    pub const CONTEXT: usize = 0x40;
+    pub const STATUS: Field = Field::new(0x00, 4);
     pub const CQE_SIZE: Field = Field::new(0x08, 3);
+    pub const PERIOD_MODE: Field = Field::new(0x0f, 2);
+    pub const PERIOD_FROM_CQE: u64 = 1;
     pub const LOG_SIZE: Field = Field::new(0x63, 5);
+    pub const PERIOD: Field = Field::new(0x84, 12);
+    pub const MAX_COUNT: Field = Field::new(0x90, 16);
     pub const EQN: Field = Field::new(0xa0, 32);
     pub const LOG_PAGE_SIZE: Field = Field::new(0xc3, 5);
+    pub const CONSUMER: Field = Field::new(0x148, 24);
+    pub const PRODUCER: Field = Field::new(0x168, 24);
     pub const DBR_ADDR: Field = Field::new(0x1c0, 64);
+    /// In modify_cq_in: which fields of the context count.
+    pub const MODIFY_SELECT: Field = Field::bytes(0x0c, 4);
+    pub const MODIFY_PERIOD: u64 = 1 << 0;
+    pub const MODIFY_COUNT: u64 = 1 << 1;
+    pub const MODIFY_PERIOD_MODE: u64 = 1 << 4;
     /// Offsets in the 64-byte completion.
     pub const DDP_FLAGS: usize = 0x01;
     pub const RSS_HASH: Field = Field::bytes(0x0c, 4);
@@ -255,11 +286,14 @@ pub mod cq {
     pub const VENDOR_SYNDROME: usize = 0x36;
     pub const SYNDROME: usize = 0x37;
     pub const SOP_DROP_QPN: Field = Field::bytes(0x38, 4);
+    /// The lower part of it: SQN of a send completion, flow tag on receive.
+    pub const QUEUE_NUMBER: Field = Field::bytes(0x39, 3);
     pub const WQE_COUNTER: Field = Field::bytes(0x3c, 2);
     pub const OP_OWN: usize = 0x3f;
     pub const OPCODE_REQ: u8 = 0;
     pub const OPCODE_RESP_SEND: u8 = 2;
     pub const OPCODE_REQ_ERR: u8 = 0xd;
+    pub const OPCODE_RESP_ERR: u8 = 0xe;
     pub const L2_OK: u8 = 1;
     pub const L3_OK: u8 = 2;
     pub const L4_OK: u8 = 4;
@@ -288,6 +322,9 @@ pub mod queue {
     /// In both contexts.
     pub const STATE: Field = Field::new(8, 4);
     pub const CQN: Field = Field::new(0x48, 24);
+    pub const SQ_FLUSH_IN_ERROR: Field = Field::new(3, 1);
+    pub const SQ_TIS_LIST_SIZE: Field = Field::new(0x100, 16);
+    pub const RQ_FLUSH_IN_ERROR: Field = Field::new(0x0d, 1);
     pub const RQ_VSD: Field = Field::new(3, 1);
     pub const RQ_MEM_TYPE: Field = Field::new(4, 4);
     pub const RQ_COUNTER_SET: Field = Field::new(0x60, 8);
@@ -430,6 +467,15 @@ pub mod reg {
     pub const PAOS_UP: u64 = 1;
     pub const PAOS_DOWN: u64 = 2;
     pub const PPCNT_SIZE: usize = 0x100;
+    pub const PPCNT_GROUP: Field = Field::new(0x1a, 6);
+    pub const PPCNT_PRIORITY: Field = Field::new(0x3b, 5);
+    /// Where the counters of the group start.
+    pub const PPCNT_COUNTERS: usize = 8;
+    pub const PPCNT_IEEE_802_3: u64 = 0x00;
+    pub const PPCNT_RFC_2863: u64 = 0x01;
+    pub const PPCNT_RFC_2819: u64 = 0x02;
+    pub const PPCNT_PER_PRIORITY: u64 = 0x10;
+    pub const PPCNT_PHYSICAL_LAYER: u64 = 0x12;
     pub const PTYS_SIZE: usize = 0x40;
     /// What the port can do, what it is set to, what it does: bit masks of
     /// link types.
@@ -479,6 +525,8 @@ pub mod wqe {
     pub const SYNDROME_LOCAL_LENGTH: u8 = 0x01;
     pub const SYNDROME_LOCAL_QP_OP: u8 = 0x02;
     pub const SYNDROME_LOCAL_PROT: u8 = 0x04;
+    /// The queue had gone to the error state before.
+    pub const SYNDROME_FLUSHED: u8 = 0x05;
 }
 
 #[cfg(test)]

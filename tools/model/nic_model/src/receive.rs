@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 use crate::caps;
 use crate::decision::{Decision, DropReason, Fate};
 use crate::events::Completion;
+use crate::faults::{QueueKind, Syndrome};
 use crate::hca::Hca;
+use crate::mkey::KeyError;
 use crate::nvmeotcp::Outcome;
 use crate::packet::{Checksums, Packet, ETH_HLEN, L3, L4};
-use crate::prm::{cmd, cq, queue, tir, wqe, Field, Status};
+use crate::prm::{cmd, cq, eq, queue, tir, wqe, Field, Status};
 use crate::rss::Hash;
 use crate::steering::{Headers, Verdict};
+use crate::transmit::FLUSHED;
 use crate::workqueue::{State, WorkQueue};
 
 /// Word of the doorbell record that has a receive queue's producer index.
@@ -40,7 +43,7 @@ impl Rq {
             return Err(Status::BadParam);
         }
         Ok(Self {
-            queue: WorkQueue::new(input, 4..=9)?,
+            queue: WorkQueue::new(input, 4..=9, queue::RQ_FLUSH_IN_ERROR)?,
             counter_set: queue::RQ_COUNTER_SET.get32(context),
             keep_vlan: queue::RQ_VSD.is_set(context),
             used: false,
@@ -147,6 +150,7 @@ impl Hca {
     pub(crate) fn receive(&mut self, frame: &[u8]) -> Option<Decision> {
         let Some(packet) = Packet::parse(frame).filter(|_| self.port.fits(frame) && self.port.admin_up) else {
             self.port.counters.receive_errors.add(frame.len());
+            self.port.counters.oversize += u64::from(!self.port.fits(frame));
             return Some(Decision::dropped(None, DropReason::Port));
         };
         let (verdict, rule) = self.objects.steering.lookup(&Headers::of(frame, &packet));
@@ -188,9 +192,11 @@ impl Hca {
         if queue.state != State::Ready || queue.available() != 0 {
             return false;
         }
-        if !queue.update_producer(&self.bus.memory, RECORD_WORD) {
+        if !queue.update_producer(&self.host.bus.memory, RECORD_WORD) {
             log::warn!("{}: RQ {rqn}: bad doorbell record", self.name);
             queue.state = State::Error;
+            queue.producer = queue.consumer;
+            self.catastrophe(eq::QUEUE_TYPE_RQ, rqn);
             return false;
         }
         if queue.available() != 0 {
@@ -216,7 +222,7 @@ impl Hca {
         }
         let seq = Field::bytes(4, 4).get32(frame.get(header..).unwrap_or_default());
         let objects = &mut self.objects;
-        objects.offload.receive(tirn, frame, packet.payload..packet.end, seq, &objects.mkeys, &self.bus.memory)
+        objects.offload.receive(tirn, frame, packet.payload..packet.end, seq, &objects.mkeys, &self.host.bus.memory)
     }
 
     /// Whether a receive queue can take a packet of an offloaded flow.
@@ -245,6 +251,10 @@ impl Hca {
                 DropReason::QueueState
             });
         }
+        if let Some(syndrome) = self.host.faults.wqe(QueueKind::Rq, rqn) {
+            self.fail_receive_queue(rqn, syndrome);
+            return Fate::Dropped(DropReason::Fault);
+        }
         // The tag is stripped from the front piece, which holds all headers.
         let strip = received.packet.vlan.filter(|(_, customer)| *customer && !rq.keep_vlan);
         // What was placed goes elsewhere.
@@ -258,11 +268,20 @@ impl Hca {
         let mut descriptor = Vec::with_capacity(64);
         let position = queue.consumer;
         let (pd, cqn) = (queue.pd, queue.cqn);
-        let readable = queue.read(&self.bus.memory, position, &mut descriptor);
-        if !readable || !self.scatter(pd, &descriptor, &mut pieces) {
-            // A buffer that is too short or not there costs its packet.
+        let readable = queue.read(&self.host.bus.memory, position, &mut descriptor);
+        let scattered = if readable { self.scatter(pd, &descriptor, &mut pieces) } else { Ok(false) };
+        if !matches!(scattered, Ok(true)) {
             log::debug!("{}: RQ {rqn} WQE {position}: packet of {} bytes dropped", self.name, received.frame.len());
             self.port.counters.receive_errors.add(received.frame.len());
+            // A buffer that is too short costs its packet, one that is not
+            // there its queue.
+            match scattered {
+                Ok(_) => self.port.counters.short_buffer += 1,
+                Err(error) => {
+                    log::warn!("{}: RQ {rqn} WQE {position}: {error}", self.name);
+                    self.fail_receive_queue(rqn, Syndrome { syndrome: wqe::SYNDROME_LOCAL_PROT, vendor_syndrome: 0 });
+                }
+            }
             return Fate::Dropped(DropReason::BadBuffer);
         }
         if let Ok(rq) = self.objects.rqs.get_mut(rqn) {
@@ -273,12 +292,64 @@ impl Hca {
         let mut prefix = [0; 64];
         let in_queue = addresses.len() + front.len();
         cqe[cq::DDP_FLAGS] = received.outcome.describe(in_queue, &mut prefix);
-        self.objects.queues.complete(&self.bus, cqn, Completion { cqe, prefix });
+        let completion = Completion { queue: (QueueKind::Rq, rqn), cqe, prefix };
+        self.objects.queues.complete(&mut self.host, cqn, completion);
         Fate::Delivered { rqn, wqe: position }
     }
 
+    /// The next WQE completes with an error, and the queue goes to the error
+    /// state.
+    fn fail_receive_queue(&mut self, rqn: u32, syndrome: Syndrome) {
+        self.receive_error(rqn, syndrome);
+        if let Ok(rq) = self.objects.rqs.get_mut(rqn) {
+            rq.queue.state = State::Error;
+        }
+        self.flush_receive_queue(rqn);
+    }
+
+    /// Completes the WQEs of a queue in the error state.
+    fn flush_receive_queue(&mut self, rqn: u32) {
+        let Ok(rq) = self.objects.rqs.get_mut(rqn) else { return };
+        let queue = &mut rq.queue;
+        if !queue.flush_in_error || !queue.update_producer(&self.host.bus.memory, RECORD_WORD) {
+            return;
+        }
+        for _ in 0..queue.available() {
+            self.receive_error(rqn, FLUSHED);
+        }
+    }
+
+    /// Completes the next receive WQE with an error.
+    fn receive_error(&mut self, rqn: u32, Syndrome { syndrome, vendor_syndrome }: Syndrome) {
+        let Ok(rq) = self.objects.rqs.get_mut(rqn) else { return };
+        let position = rq.queue.consumer;
+        rq.queue.consumer = position.wrapping_add(1);
+        let mut cqe = [0; 64];
+        cq::QUEUE_NUMBER.set(&mut cqe, u64::from(rqn));
+        cq::WQE_COUNTER.set(&mut cqe, u64::from(position));
+        cqe[cq::SYNDROME] = syndrome;
+        cqe[cq::VENDOR_SYNDROME] = vendor_syndrome;
+        cqe[cq::OP_OWN] = cq::OPCODE_RESP_ERR << 4;
+        let completion = Completion { queue: (QueueKind::Rq, rqn), cqe, prefix: [0; 64] };
+        self.objects.queues.complete(&mut self.host, rq.queue.cqn, completion);
+    }
+
+    /// MODIFY_RQ.
+    pub(crate) fn modify_rq(&mut self, rqn: u32, input: &[u8]) -> Result<(), Status> {
+        let rq = self.objects.rqs.get_mut(rqn)?;
+        rq.queue.modify(input)?;
+        if rq.queue.state == State::Reset {
+            rq.used = false;
+            rq.starved = None;
+        }
+        if rq.queue.state == State::Error {
+            self.flush_receive_queue(rqn);
+        }
+        Ok(())
+    }
+
     /// Writes pieces to the buffers of a receive WQE; false if they do not fit.
-    fn scatter(&self, pd: u32, descriptor: &[u8], pieces: &mut dyn Iterator<Item = &[u8]>) -> bool {
+    fn scatter(&self, pd: u32, descriptor: &[u8], pieces: &mut dyn Iterator<Item = &[u8]>) -> Result<bool, KeyError> {
         let mut segments = descriptor.chunks_exact(wqe::SEGMENT).map(|segment| {
             let count = (wqe::DATA_COUNT.get32(segment) & !wqe::DATA_INLINE) as usize;
             (wqe::DATA_KEY.get32(segment), wqe::DATA_ADDR.get(segment), count)
@@ -288,22 +359,19 @@ impl Hca {
             while !piece.is_empty() {
                 if current.2 == 0 {
                     match segments.next() {
-                        Some((wqe::TERMINATE_KEY, _, _)) | None => return false,
+                        Some((wqe::TERMINATE_KEY, _, _)) | None => return Ok(false),
                         Some(segment) => current = segment,
                     }
                     continue;
                 }
                 let (key, address, room) = current;
                 let (now, later) = piece.split_at(piece.len().min(room));
-                if let Err(error) = self.objects.mkeys.write(&self.bus.memory, (key, Some(pd)), address, now) {
-                    log::debug!("{}: receive buffer: {error}", self.name);
-                    return false;
-                }
+                self.objects.mkeys.write(&self.host.bus.memory, (key, Some(pd)), address, now)?;
                 current = (key, address.wrapping_add(now.len() as u64), room - now.len());
                 piece = later;
             }
         }
-        true
+        Ok(true)
     }
 
     /// CREATE_RQ.

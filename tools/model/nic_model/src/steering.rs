@@ -15,8 +15,8 @@ const WORDS: usize = flow::HEADERS / 8;
 const MAX_TABLES: usize = 256;
 const MAX_GROUPS: usize = 4096;
 const MAX_ENTRIES: usize = 16384;
-/// Longest walk from table to table; levels only grow, and there are 64.
-const MAX_HOPS: usize = 64;
+/// Longest walk from table to table; levels only grow.
+const MAX_HOPS: usize = crate::caps::MAX_FLOW_TABLE_LEVEL as usize + 1;
 
 /// Outer headers in the layout of `fte_match_param`, as words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,10 +42,15 @@ impl Headers {
         if let Some((tci, customer)) = packet.vlan {
             headers::FIRST_VID.set(&mut key, u64::from(tci & 0xfff));
             headers::FIRST_PRIO.set(&mut key, u64::from(tci >> 13));
+            headers::FIRST_CFI.set(&mut key, u64::from(tci >> 12 & 1));
             headers::CVLAN.set(&mut key, u64::from(customer));
             headers::SVLAN.set(&mut key, u64::from(!customer));
         }
-        if let Some((l3, _)) = packet.l3 {
+        if let Some((l3, at)) = packet.l3 {
+            let header = frame.get(at..).unwrap_or_default();
+            let (class, ttl) = if l3 == L3::V4 { (Field::bytes(1, 1), 8) } else { (Field::new(4, 8), 7) };
+            headers::IP_DSCP_ECN.set(&mut key, class.get(header));
+            headers::TTL.set(&mut key, Field::bytes(ttl, 1).get(header));
             headers::IP_VERSION.set(&mut key, if l3 == L3::V4 { 4 } else { 6 });
             headers::IP_PROTOCOL.set(&mut key, u64::from(packet.protocol));
             headers::FRAG.set(&mut key, u64::from(packet.fragment));
@@ -80,8 +85,10 @@ mod headers {
     pub(super) const ETHERTYPE: Field = Field::bytes(6, 2);
     pub(super) const DMAC: usize = 8;
     pub(super) const FIRST_PRIO: Field = Field::new(0x70, 3);
+    pub(super) const FIRST_CFI: Field = Field::new(0x73, 1);
     pub(super) const FIRST_VID: Field = Field::new(0x74, 12);
     pub(super) const IP_PROTOCOL: Field = Field::bytes(0x10, 1);
+    pub(super) const IP_DSCP_ECN: Field = Field::bytes(0x11, 1);
     pub(super) const CVLAN: Field = Field::new(0x12 * 8, 1);
     pub(super) const SVLAN: Field = Field::new(0x12 * 8 + 1, 1);
     pub(super) const FRAG: Field = Field::new(0x12 * 8 + 2, 1);
@@ -89,9 +96,12 @@ mod headers {
     pub(super) const TCP_FLAGS: Field = Field::new(0x97, 9);
     pub(super) const TCP_PORTS: usize = 0x14;
     pub(super) const L4_TYPE: Field = Field::new(0xc0, 2);
+    pub(super) const TTL: Field = Field::bytes(0x1b, 1);
     pub(super) const UDP_PORTS: usize = 0x1c;
     pub(super) const SRC_IP: usize = 0x20;
     pub(super) const DST_IP: usize = 0x30;
+    /// Bytes 0x18 to 0x1a: of these only the layer 4 type is looked at.
+    pub(super) const UNSUPPORTED: Field = Field::new(0xc2, 22);
 }
 
 fn copy(key: &mut [u8], offset: usize, from: Option<&[u8]>) {
@@ -204,6 +214,9 @@ impl Steering {
             return Err(Status::ExceedLimit);
         }
         let miss = self.miss_table(input)?;
+        if flow::LEVEL.get(input) > crate::caps::MAX_FLOW_TABLE_LEVEL {
+            return Err(Status::ExceedLimit);
+        }
         // CAST: an 8-bit field.
         let level = flow::LEVEL.get(input) as u8;
         let table = FlowTable { size: 1 << log_size, level, miss, groups: BTreeMap::new(), entries: BTreeMap::new() };
@@ -259,7 +272,11 @@ impl Steering {
         let (start, end) = (flow::START_INDEX.get32(input), flow::END_INDEX.get32(input));
         let mut mask = Headers([0; WORDS]);
         if flow::CRITERIA_ENABLE.get(input) & flow::CRITERIA_OUTER != 0 {
-            mask = Headers::from_bytes(input.get(flow::CRITERIA..).unwrap_or_default());
+            let criteria = input.get(flow::CRITERIA..flow::GROUP_INPUT).unwrap_or_default();
+            if headers::UNSUPPORTED.get(criteria) != 0 || criteria.iter().skip(flow::HEADERS).any(|byte| *byte != 0) {
+                return Err(Status::BadParam);
+            }
+            mask = Headers::from_bytes(criteria);
         }
         let id = self.next_group;
         let table = self.table(input)?;

@@ -5,10 +5,11 @@ use std::fmt::{self, Display};
 
 use crate::caps;
 use crate::events::Completion;
+use crate::faults::{QueueKind, Syndrome};
 use crate::hca::Hca;
 use crate::mkey::KeyError;
 use crate::packet::{Packet, ETH_HLEN, ETH_ZLEN};
-use crate::prm::{cq, wqe, Status};
+use crate::prm::{cmd, cq, eq, queue, wqe, Status};
 use crate::segment::segment;
 use crate::workqueue::{State, WorkQueue};
 use crate::Direction;
@@ -24,6 +25,7 @@ const MAX_OUTGOING: usize = 512;
 /// A send queue.
 pub(crate) struct Sq {
     pub(crate) queue: WorkQueue,
+    kind: QueueKind,
     /// In the list of queues with work.
     pub(crate) scheduled: bool,
 }
@@ -41,9 +43,21 @@ impl From<KeyError> for WqeError {
 
 pub(crate) const BAD_LENGTH: WqeError = WqeError(wqe::SYNDROME_LOCAL_LENGTH);
 
+/// Of what was posted to a queue that is in the error state.
+pub(crate) const FLUSHED: Syndrome = Syndrome { syndrome: wqe::SYNDROME_FLUSHED, vendor_syndrome: 0 };
+
+impl From<WqeError> for Syndrome {
+    fn from(WqeError(syndrome): WqeError) -> Self {
+        Self { syndrome, vendor_syndrome: 0 }
+    }
+}
+
 impl Sq {
     pub(crate) fn create(input: &[u8]) -> Result<Self, Status> {
-        Ok(Self { queue: WorkQueue::new(input, 6..=6)?, scheduled: false })
+        let queue = WorkQueue::new(input, 6..=6, queue::SQ_FLUSH_IN_ERROR)?;
+        let context = input.get(cmd::CONTEXT..).unwrap_or_default();
+        let kind = if queue::SQ_TIS_LIST_SIZE.get(context) == 0 { QueueKind::Icosq } else { QueueKind::Sq };
+        Ok(Self { queue, kind, scheduled: false })
     }
 }
 
@@ -74,17 +88,24 @@ impl Hca {
         let mut data = Vec::new();
         loop {
             let Ok(sq) = self.objects.sqs.get_mut(sqn) else { return false };
+            let kind = sq.kind;
             let queue = &mut sq.queue;
-            if queue.state != State::Ready {
+            let flush = queue.state == State::Error && queue.flush_in_error;
+            if queue.state != State::Ready && !flush {
                 sq.scheduled = false;
                 return false;
             }
             if queue.available() == 0 {
-                if !queue.update_producer(&self.bus.memory, RECORD_WORD) {
+                if !queue.update_producer(&self.host.bus.memory, RECORD_WORD) {
                     log::warn!("{}: SQ {sqn}: bad doorbell record", self.name);
+                    // Nobody knows what there is to flush.
                     queue.state = State::Error;
+                    queue.producer = queue.consumer;
+                    sq.scheduled = false;
+                    self.catastrophe(eq::QUEUE_TYPE_SQ, sqn);
+                    return false;
                 }
-                if queue.available() == 0 || queue.state != State::Ready {
+                if queue.available() == 0 {
                     sq.scheduled = false;
                     return false;
                 }
@@ -94,13 +115,14 @@ impl Hca {
             }
             data.clear();
             let position = queue.consumer;
-            let mut whole = queue.read(&self.bus.memory, position, &mut data);
+            let mut whole = queue.read(&self.host.bus.memory, position, &mut data);
             let ds = wqe::DS.get(&data) as usize;
             // CAST: at most 16 blocks.
-            let blocks = (ds * wqe::SEGMENT).div_ceil(wqe::BB).max(1) as u16;
+            let mut blocks = (ds * wqe::SEGMENT).div_ceil(wqe::BB).max(1) as u16;
             whole &= blocks <= queue.available();
+            blocks = blocks.min(queue.available());
             for block in 1..blocks {
-                whole = whole && queue.read(&self.bus.memory, position.wrapping_add(block), &mut data);
+                whole = whole && queue.read(&self.host.bus.memory, position.wrapping_add(block), &mut data);
             }
             queue.consumer = position.wrapping_add(blocks);
             budget = budget.saturating_sub(u32::from(blocks));
@@ -115,22 +137,21 @@ impl Hca {
                 pd,
                 update_cq: data.get(wqe::FM_CE_SE).is_some_and(|ce| ce & wqe::CE_MASK == wqe::CE_CQ_UPDATE),
             };
-            let result = match data.get(wqe::SEGMENT..ds * wqe::SEGMENT) {
-                Some(body) if whole => self.execute(&control, body),
-                _ => Err(BAD_LENGTH),
+            let fault = if flush { Some(FLUSHED) } else { self.host.faults.wqe(kind, sqn) };
+            let result = match (fault, data.get(wqe::SEGMENT..ds * wqe::SEGMENT)) {
+                (Some(syndrome), _) => Err(syndrome),
+                (None, Some(body)) if whole => self.execute(&control, body).map_err(Syndrome::from),
+                _ => Err(BAD_LENGTH.into()),
             };
             match result {
-                Ok(()) if control.update_cq => self.send_completion(cqn, &control, None),
+                Ok(()) if control.update_cq => self.send_completion((kind, cqn), &control, None),
                 Ok(()) => (),
                 Err(error) => {
-                    log::warn!(
-                        "{}: SQ {sqn} WQE {} opcode {:#x}: syndrome {:#x}",
-                        self.name,
-                        control.index,
-                        control.opcode,
-                        error.0
-                    );
-                    self.send_completion(cqn, &control, Some(error));
+                    if !flush {
+                        let (opcode, syndrome) = (control.opcode, error.syndrome);
+                        log::warn!("{}: {control} opcode {opcode:#x}: syndrome {syndrome:#x}", self.name);
+                    }
+                    self.send_completion((kind, cqn), &control, Some(error));
                     if let Ok(sq) = self.objects.sqs.get_mut(sqn) {
                         sq.queue.state = State::Error;
                     }
@@ -139,16 +160,21 @@ impl Hca {
         }
     }
 
-    fn send_completion(&mut self, cqn: u32, control: &Control, error: Option<WqeError>) {
+    fn send_completion(&mut self, (kind, cqn): (QueueKind, u32), control: &Control, error: Option<Syndrome>) {
         let mut cqe = [0; 64];
         cq::SOP_DROP_QPN.set(&mut cqe, u64::from(control.opcode) << 24 | u64::from(control.sqn));
         cq::WQE_COUNTER.set(&mut cqe, u64::from(control.index));
         cqe[cq::OP_OWN] = cq::OPCODE_REQ << 4;
-        if let Some(WqeError(syndrome)) = error {
+        if let Some(Syndrome { syndrome, vendor_syndrome }) = error {
             cqe[cq::SYNDROME] = syndrome;
+            cqe[cq::VENDOR_SYNDROME] = vendor_syndrome;
             cqe[cq::OP_OWN] = cq::OPCODE_REQ_ERR << 4;
         }
-        self.objects.queues.complete(&self.bus, cqn, Completion { cqe, prefix: [0; 64] });
+        self.objects.queues.complete(
+            &mut self.host,
+            cqn,
+            Completion { queue: (kind, control.sqn), cqe, prefix: [0; 64] },
+        );
     }
 
     /// One WQE. `body` is what follows the control segment.
@@ -188,7 +214,7 @@ impl Hca {
                 return Err(BAD_LENGTH);
             }
             let key = (wqe::DATA_KEY.get32(data), Some(control.pd));
-            self.objects.mkeys.read_append(&self.bus.memory, key, wqe::DATA_ADDR.get(data), len, &mut frame)?;
+            self.objects.mkeys.read_append(&self.host.bus.memory, key, wqe::DATA_ADDR.get(data), len, &mut frame)?;
         }
         let flags = eth.get(wqe::ETH_CS_FLAGS).copied().unwrap_or(0);
         if control.opcode == wqe::LSO {
@@ -235,8 +261,9 @@ impl Hca {
         self.port.counters.transmitted(&frame);
         // Without link the frame is gone, as on a real port.
         if self.port.link_up() {
+            self.port.counters.departed(&frame);
             self.observe(Direction::Sent, &frame, decision);
-            self.outgoing.push_back(frame);
+            self.depart(frame);
         } else {
             self.port.counters.no_link += 1;
         }
@@ -251,6 +278,11 @@ impl Hca {
 
     /// MODIFY_SQ.
     pub(crate) fn modify_sq(&mut self, sqn: u32, input: &[u8]) -> Result<(), Status> {
-        self.objects.sqs.get_mut(sqn)?.queue.modify(input)
+        let sq = self.objects.sqs.get_mut(sqn)?;
+        sq.queue.modify(input)?;
+        if sq.queue.state == State::Error {
+            self.schedule(sqn);
+        }
+        Ok(())
     }
 }

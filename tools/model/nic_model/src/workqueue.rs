@@ -5,7 +5,7 @@
 use vfio_user_server::GuestMemory;
 
 use crate::caps;
-use crate::prm::{cmd, queue, wq, Status};
+use crate::prm::{cmd, queue, wq, Field, Status};
 use crate::ring::Ring;
 
 /// State of a queue.
@@ -38,6 +38,8 @@ pub(crate) struct WorkQueue {
     pub(crate) pd: u32,
     pub(crate) cqn: u32,
     pub(crate) state: State,
+    /// In the error state, complete what was posted with errors.
+    pub(crate) flush_in_error: bool,
     /// Next to be executed.
     pub(crate) consumer: u16,
     /// First that the driver has not yet posted, as last read.
@@ -47,7 +49,11 @@ pub(crate) struct WorkQueue {
 impl WorkQueue {
     /// Reads the context of a create command. `log_strides` are the allowed
     /// sizes of a ring entry.
-    pub(crate) fn new(input: &[u8], log_strides: std::ops::RangeInclusive<u64>) -> Result<Self, Status> {
+    pub(crate) fn new(
+        input: &[u8],
+        log_strides: std::ops::RangeInclusive<u64>,
+        flush_in_error: Field,
+    ) -> Result<Self, Status> {
         let context = input.get(cmd::CONTEXT..).ok_or(Status::BadInputLength)?;
         let work = context.get(wq::OFFSET..).ok_or(Status::BadInputLength)?;
         let pas = work.get(wq::PAS..).ok_or(Status::BadInputLength)?;
@@ -75,6 +81,7 @@ impl WorkQueue {
             pd: wq::PD.get32(work),
             cqn: queue::CQN.get32(context),
             state: State::Reset,
+            flush_in_error: flush_in_error.is_set(context),
             consumer: 0,
             producer: 0,
         })
@@ -98,6 +105,26 @@ impl WorkQueue {
         }
         self.state = next;
         Ok(())
+    }
+
+    /// The context of a query command.
+    pub(crate) fn query(&self) -> Vec<u8> {
+        let mut context = vec![0; wq::OFFSET + wq::PAS];
+        let state = match self.state {
+            State::Reset => queue::STATE_RST,
+            State::Ready => queue::STATE_RDY,
+            State::Error => queue::STATE_ERR,
+        };
+        queue::STATE.set(&mut context, state);
+        queue::CQN.set(&mut context, self.cqn.into());
+        if let Some(work) = context.get_mut(wq::OFFSET..) {
+            wq::TYPE.set(work, wq::TYPE_CYCLIC);
+            wq::PD.set(work, self.pd.into());
+            wq::DBR_ADDR.set(work, self.doorbell_record);
+            wq::LOG_STRIDE.set(work, self.log_stride.into());
+            wq::LOG_SIZE.set(work, self.log_size.into());
+        }
+        context
     }
 
     /// Reads the producer index: word 0 of the record for receive queues,

@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use nic_model::{Config, Frontend, Inbox, PortWire};
+use nic_model::{Config, Frontend, Inbox, Plan, PortWire};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{memfd_create, MFdFlags};
@@ -225,7 +225,7 @@ impl Driver {
 
     fn probe(&mut self) {
         assert_eq!(self.read32(0x04) >> 16, 5, "command interface revision");
-        assert_eq!(self.read32(0x1fc), 0, "still initializing");
+        assert_eq!(self.read32(0x1fc) >> 31, 0, "still initializing");
         assert_eq!(self.read32(0x14) & 0xff, 0x56, "size and stride of the command queue");
         self.write(0x10, &0u32.to_be_bytes());
         self.write(0x14, &(COMMANDS as u32).to_be_bytes());
@@ -305,10 +305,15 @@ impl Driver {
             ]
         };
         let mut sq = wq(SQ, RECORDS + 0x80, 6).to_vec();
-        sq.extend([(0x100 + 0x48, 24, self.tx_cqn), (0x100 + 0x100, 16, 1), (0x100 + 0x168, 24, tis)]);
+        sq.extend([
+            (0x100 + 3, 1, 1),
+            (0x100 + 0x48, 24, self.tx_cqn),
+            (0x100 + 0x100, 16, 1),
+            (0x100 + 0x168, 24, tis),
+        ]);
         self.sqn = self.create(0x904, 0x118, &sq);
         let mut rq = wq(RQ, RECORDS + 0xc0, log_stride).to_vec();
-        rq.push((0x100 + 0x48, 24, self.rx_cqn));
+        rq.extend([(0x100 + 0xd, 1, 1), (0x100 + 0x48, 24, self.rx_cqn)]);
         self.rqn = self.create(0x908, 0x118, &rq);
         for (opcode, number) in [(0x905, self.sqn), (0x909, self.rqn)] {
             self.command(opcode, 0x110, &[(0x48, 24, number), (0x100 + 8, 4, 1)]);
@@ -453,12 +458,17 @@ struct Pair {
 }
 
 impl Pair {
-    fn new() -> Self {
+    fn new(plan: &str) -> Self {
         let inboxes = [Inbox::new(), Inbox::new()];
         let mut workers = Vec::new();
         let drivers = [0, 1].map(|index: usize| {
             let (driver, bus) = Driver::new(Arc::clone(&inboxes[index]));
-            let config = Config { name: format!("port{index}"), mac: [2, 0, 0, 0, 0, index as u8] };
+            let config = Config {
+                name: format!("port{index}"),
+                mac: [2, 0, 0, 0, 0, index as u8],
+                index: index as u32,
+                faults: Plan::parse(plan, 2).unwrap(),
+            };
             let wire = Box::new(PortWire::new(Arc::clone(&inboxes[1 - index])));
             workers.push(nic_model::spawn(&config, bus, Arc::clone(&inboxes[index]), wire, None).unwrap());
             driver
@@ -467,7 +477,11 @@ impl Pair {
     }
 
     fn open() -> Self {
-        let mut pair = Self::new();
+        Self::with_faults("")
+    }
+
+    fn with_faults(plan: &str) -> Self {
+        let mut pair = Self::new(plan);
         for driver in &mut pair.drivers {
             driver.probe();
             driver.open(4);
@@ -658,5 +672,163 @@ fn a_reset_lets_a_new_driver_start_over() {
     receiver.fill(64);
     sender.send(0x0a, &tcp_frame(1), 18, 0, 0xc0);
     assert_eq!(receiver.receive().0.len(), 60);
+    pair.finish();
+}
+
+#[test]
+fn frames_are_lost_as_the_plan_says() {
+    let plan = "
+        [[frame]]
+        port = 1
+        match = { direction = \"receive\", protocol = \"tcp\" }
+        when = { every = 3 }
+        action = \"drop\"";
+    let mut pair = Pair::with_faults(plan);
+    let [sender, receiver] = &mut pair.drivers;
+    receiver.fill(64);
+    for payload in 0..9 {
+        sender.send(0x0a, &tcp_frame(100 + payload), 18, 0, 0xc0);
+        sender.completion(false);
+    }
+    let lengths = [0; 6].map(|_| receiver.receive().0.len() - 154);
+    assert_eq!(lengths, [0, 1, 3, 4, 6, 7]);
+    pair.finish();
+}
+
+#[test]
+fn a_failed_send_flushes_the_queue_and_a_reset_revives_it() {
+    let plan = "[[wqe]]\nport = 0\nmatch = { queue = \"sq\" }\nwhen = { nth = 2 }\naction = { error = { syndrome = 0x12, vendor_syndrome = 0x99 } }";
+    let mut pair = Pair::with_faults(plan);
+    let [sender, receiver] = &mut pair.drivers;
+    receiver.fill(64);
+    sender.send(0x0a, &tcp_frame(1), 18, 0, 0xc0);
+    assert_eq!(sender.completion(false)[0x3f] >> 4, 0);
+    sender.send(0x0a, &tcp_frame(2), 18, 0, 0xc0);
+    let cqe = sender.completion(false);
+    assert_eq!((cqe[0x3f] >> 4, cqe[0x37], cqe[0x36]), (0xd, 0x12, 0x99));
+    let counter = sender.sent;
+    sender.send(0x0a, &tcp_frame(3), 18, 0, 0xc0);
+    let cqe = sender.completion(false);
+    assert_eq!((cqe[0x3f] >> 4, cqe[0x37], be(&cqe, 0x3c, 2)), (0xd, 5, u64::from(counter)), "flushed");
+    // QUERY_SQ says error; by way of reset the queue is ready again.
+    let sqn = sender.sqn;
+    assert_eq!(sender.command(0x907, 16, &[(0x48, 24, sqn)])[0x21] >> 4, 3);
+    sender.command(0x905, 0x110, &[(0x40, 4, 3), (0x48, 24, sqn)]);
+    sender.command(0x905, 0x110, &[(0x48, 24, sqn), (0x100 + 8, 4, 1)]);
+    sender.sent = 0;
+    sender.memory.write(RECORDS + 0x84, &[0; 4]).unwrap();
+    sender.send(0x0a, &tcp_frame(104), 18, 0, 0xc0);
+    assert_eq!(sender.completion(false)[0x3f] >> 4, 0);
+    assert_eq!(receiver.receive().0.len(), 60);
+    assert_eq!(receiver.receive().0.len(), 158);
+    pair.finish();
+}
+
+#[test]
+fn a_failed_receive_flushes_the_queue() {
+    let plan =
+        "[[wqe]]\nport = 1\nmatch = { queue = \"rq\" }\nwhen = { nth = 1 }\naction = { error = { syndrome = 4 } }";
+    let mut pair = Pair::with_faults(plan);
+    let [sender, receiver] = &mut pair.drivers;
+    receiver.fill(4);
+    sender.send(0x0a, &tcp_frame(1), 18, 0, 0xc0);
+    let errors = [0; 4].map(|_| receiver.completion(true)).map(|cqe| (cqe[0x3f] >> 4, cqe[0x37], be(&cqe, 0x3c, 2)));
+    assert_eq!(errors, [(0xe, 4, 0), (0xe, 5, 1), (0xe, 5, 2), (0xe, 5, 3)]);
+    let rqn = receiver.rqn;
+    assert_eq!(receiver.command(0x90b, 16, &[(0x48, 24, rqn)])[0x21] >> 4, 3, "QUERY_RQ");
+    pair.finish();
+}
+
+#[test]
+fn a_command_fails_once() {
+    let plan = "[[command]]\nport = 0\nmatch = { opcode = 0x101 }\nwhen = { nth = 1 }\naction = { fail = { status = 0x04, syndrome = 0x1234 } }";
+    let mut pair = Pair::with_faults(plan);
+    let mut query = vec![0; 16];
+    set(&mut query, 0, 16, 0x101);
+    let (status, output) = pair.drivers[0].try_command(&query, 0x110);
+    assert_eq!((status, be(&output, 4, 4)), (4, 0x1234));
+    assert_eq!(pair.drivers[0].try_command(&query, 0x110).0, 0);
+    pair.finish();
+}
+
+#[test]
+fn completions_lie_and_repeat() {
+    let plan = "
+        [[completion]]
+        port = 1
+        match = { queue = \"rq\" }
+        when = { nth = 1 }
+        action = { lie = { wqe_counter = 0xabcd, byte_count = 70000, opcode = 2, queue_number = 0x123456 } }
+        [[completion]]
+        port = 1
+        when = { nth = 1 }
+        action = \"repeat\"";
+    let mut pair = Pair::with_faults(plan);
+    let [sender, receiver] = &mut pair.drivers;
+    receiver.fill(64);
+    for _ in 0..2 {
+        sender.send(0x0a, &tcp_frame(1), 18, 0, 0xc0);
+        sender.completion(false);
+    }
+    let cqe = receiver.completion(true);
+    assert_eq!((be(&cqe, 0x3c, 2), be(&cqe, 0x2c, 4), be(&cqe, 0x39, 3)), (0xabcd, 70_000, 0x12_3456));
+    let [one, two] = [0; 2].map(|_| receiver.completion(true));
+    assert_eq!(one, two);
+    assert_eq!(be(&two, 0x3c, 2), 1);
+    pair.finish();
+}
+
+#[test]
+fn a_removed_device_reads_as_ones_until_the_next_client() {
+    let plan = "[[device]]\nport = 0\nwhen = { after = { frames = 1 } }\naction = \"remove\"";
+    let mut pair = Pair::with_faults(plan);
+    let [removed, other] = &mut pair.drivers;
+    other.send(0x0a, &tcp_frame(1), 18, 0, 0xc0);
+    while removed.read32(0x230) != u32::MAX {}
+    assert_eq!(removed.read32(0x1fc), u32::MAX);
+    // Doorbells into nothing do no harm.
+    removed.send(0x0a, &tcp_frame(1), 18, 0, 0xc0);
+    removed.write(0x18, &u32::MAX.to_be_bytes());
+    removed.message(13, 0, &[], &[]);
+    assert_eq!(removed.read32(0), u32::MAX, "still out after a reset");
+    // The other port works, without link.
+    assert_eq!(other.command(0x750, 16, &[])[15], 0x10);
+    pair.finish();
+}
+
+#[test]
+fn health_is_shown_until_the_driver_disables_the_function() {
+    let plan = "[[device]]\nport = 0\nwhen = { after = { frames = 1 } }\naction = { health = { syndrome = 0x0b, fatal = true } }";
+    let mut pair = Pair::with_faults(plan);
+    let [driver, _] = &mut pair.drivers;
+    assert_eq!((driver.read32(0x238), driver.read32(0x23c)), (0, 0));
+    driver.send(0x0a, &tcp_frame(1), 18, 0, 0xc0);
+    while driver.read32(0x23c) >> 16 != 0x0b {}
+    assert_eq!(driver.read32(0x238) >> 24, 0x80);
+    // Software reset: the syndrome is gone, the interface disabled until the
+    // next driver gives an address.
+    driver.write(0x14, &(COMMANDS as u32 | 7 << 8).to_be_bytes());
+    assert_eq!((driver.read32(0x23c), driver.read32(0x14) >> 8 & 7), (0, 1));
+    driver.events = false;
+    driver.probe();
+    assert_eq!(driver.read32(0x14) >> 8 & 7, 0);
+    pair.finish();
+}
+
+#[test]
+fn a_moderated_completion_is_told_after_the_period() {
+    let mut pair = Pair::open();
+    let [sender, receiver] = &mut pair.drivers;
+    receiver.fill(64);
+    // MODIFY_CQ.
+    let cqn = receiver.rx_cqn;
+    let moderation =
+        |period, count| [(0x48, 24, cqn), (0x0c * 8, 32, 0x13), (0x80 + 0x84, 12, period), (0x80 + 0x90, 16, count)];
+    receiver.command(0x403, 0x110, &moderation(20, 4));
+    let queried = receiver.command(0x402, 16, &[(0x48, 24, cqn)]);
+    assert_eq!((be(&queried, 0x20, 2), be(&queried, 0x22, 2)), (20, 4));
+    receiver.command(0x403, 0x110, &moderation(2000, 100));
+    sender.send(0x0a, &tcp_frame(1), 18, 0, 0xc0);
+    assert_eq!(receiver.wait_event(), cqn);
     pair.finish();
 }

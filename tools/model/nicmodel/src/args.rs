@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Capture only this port; may be given more than once.
     #[arg(long = "capture-port", value_name = "N", requires = "capture")]
     pub(crate) capture_ports: Vec<usize>,
+    /// What goes wrong: a fault plan, see the README.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) faults: Option<PathBuf>,
     /// Exit when every port's client has gone.
     #[arg(long)]
     pub(crate) once: bool,

@@ -15,14 +15,14 @@ mod tap;
 use std::error::Error;
 use std::io::Write;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{channel, Sender};
 use std::sync::Arc;
 use std::thread;
 
 use clap::Parser;
-use nic_model::{Config, Frontend, Inbox, PortWire, Unplugged, Wire};
+use nic_model::{Config, Frontend, Inbox, Plan, PortWire, Unplugged, Wire};
 use nix::sys::signal::{SigSet, Signal};
 use vfio_user_server::Bus;
 
@@ -79,6 +79,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         return Err(format!("--capture-port names port {port}, which does not exist").into());
     }
     let capture = args.capture.as_ref().map(|path| Capture::create(path, &names)).transpose()?;
+    let faults = args.faults.as_deref().map(|path| read_plan(path, &inboxes)).transpose()?.unwrap_or_default();
     let wires = make_wires(args, &inboxes)?;
     let mut workers = Vec::new();
     let mut ports = Vec::new();
@@ -88,7 +89,13 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         // CAST: one per command line argument.
         let observer = capture.as_ref().filter(|_| wanted).map(|capture| capture.observer(index as u32));
         let bus = Bus::new(nic_model::pci::VECTORS);
-        let config = Config { name: name.clone(), mac: port.mac_or_default(index) };
+        let config = Config {
+            name: name.clone(),
+            mac: port.mac_or_default(index),
+            // CAST: as above.
+            index: index as u32,
+            faults: faults.clone(),
+        };
         workers.push(nic_model::spawn(&config, bus.clone(), Arc::clone(inbox), wire, observer)?);
         ports.push(listen(port, name, Arc::clone(inbox), bus)?);
     }
@@ -129,6 +136,13 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
+}
+
+/// The fault plan for these ports.
+fn read_plan(path: &Path, inboxes: &[Arc<Inbox>]) -> Result<Plan, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    // CAST: one per command line argument.
+    Plan::parse(&text, inboxes.len() as u32).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// One wire per port, in the order of the ports.
@@ -182,6 +196,7 @@ fn serve(mut port: Listening, sender: &Sender<Message>) {
         match port.listener.accept() {
             Ok((stream, _)) => {
                 log::debug!("{}: client connected", port.name);
+                port.frontend.plug();
                 if let Err(error) = vfio_user_server::serve(stream, &mut port.frontend, &port.bus) {
                     log::warn!("{}: {error}", port.name);
                 }

@@ -89,7 +89,7 @@ impl Driver {
         let fd = memfd_create(c"guest", MFdFlags::MFD_CLOEXEC).unwrap();
         ftruncate(&fd, MEMORY as i64).unwrap();
         bus.memory.map(0, MEMORY, Some((fd, 0)), true).unwrap();
-        let config = Config { name: "test".into(), mac: [2, 0, 0, 0, 0xdd, 1] };
+        let config = Config { name: "test".into(), mac: [2, 0, 0, 0, 0xdd, 1], ..Config::default() };
         let mut hca = Hca::new(&config, bus, Box::new(Cut));
         let context = 0x20 * 8;
         let short = 0x10 * 8;
@@ -203,12 +203,12 @@ impl Driver {
     }
 
     fn write(&self, address: u64, bytes: &[u8]) {
-        self.hca.bus.memory.write(address, bytes).unwrap();
+        self.hca.host.bus.memory.write(address, bytes).unwrap();
     }
 
     fn read(&self, address: u64, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
-        self.hca.bus.memory.read(address, &mut bytes).unwrap();
+        self.hca.host.bus.memory.read(address, &mut bytes).unwrap();
         bytes
     }
 
