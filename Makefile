@@ -3,12 +3,15 @@
 
 LAB := tools/lab/bootstrap && python3 tools/lab
 
-.PHONY: help demo check fuzz vm kernel model overlay clean distclean
+.PHONY: help demo check fuzz check-debug selftests vm kernel model overlay clean distclean
 
 help:
 	@echo 'make demo       set everything up, read real files over NVMe/TCP, placed by the NIC'
 	@echo 'make check      set everything up, run every test'
 	@echo 'make fuzz       fuzz the device model, FUZZ_SECONDS= for each of FUZZ_TARGETS='
+	@echo 'make selftests  the kernel'"'"'s own tests of network drivers, with mlx5_core and with mlx5_rs'
+	@echo '     DRIVER= TESTS=   only one driver, only some tests'
+	@echo 'make check-debug   what loads our code, on a kernel with KASAN, lockdep, kmemleak and DMA-API checks'
 	@echo 'make vm         boot the demo topology with a root shell on the console'
 	@echo '     RUN=cmds   run commands there instead and exit with their status'
 	@echo '     SHARE=dir  a directory that appears at /share in the guest, writable'
@@ -27,6 +30,14 @@ check:
 
 fuzz:
 	@$(LAB) fuzz
+
+selftests:
+	@$(LAB) selftests
+
+# A build of its own, beside the other.
+check-debug: export BUILD := $(or $(BUILD),base)-debug
+check-debug:
+	@$(LAB) check-debug
 
 vm:
 	@$(LAB) make-vm

@@ -9,11 +9,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check
+import debug
 import demo
 import fuzz
 import kernel
 import model
 import overlay
+import selftests
 import source
 import toolroot
 import vm
@@ -27,6 +29,7 @@ STEPS = {
     "kernel": kernel.build,
     "device model": model.build,
     "demo files": demo.make_data,
+    "selftests": selftests.build,
 }
 
 BASE = ("tool root", "kernel source")
@@ -56,13 +59,18 @@ def run_fuzz():
     return fuzz.report(outcomes)
 
 
+def run_selftests():
+    wanted = len(selftests.drivers()) * len(selftests.selected())
+    return selftests.run(prepare(*BASE, "kernel tree", "kernel", "device model", "selftests", more=wanted))
+
+
 def clean():
     toolroot.remove(BUILD)
 
 
 def distclean():
     toolroot.check_namespace()
-    for name in ("root", "root.new", "root.old", "pristine", "pristine.new", "pristine.old", "builds", "cargo", "ccache"):
+    for name in ("root", "root.new", "root.old", "pristine", "pristine.new", "pristine.old", "selftests", "selftests.new", "builds", "cargo", "ccache"):
         toolroot.remove(CACHE / name)
     shutil.rmtree(CACHE, ignore_errors=True)
 
@@ -84,8 +92,12 @@ def dispatch(command, args):
         return check.run(prepare)
     elif command == "fuzz":
         return run_fuzz()
+    elif command == "check-debug":
+        return debug.run(prepare)
     elif command == "demo":
         return run_demo()
+    elif command == "selftests":
+        return run_selftests()
     elif command == "make-vm":
         settings = vm.topology()
         quiet = bool(os.environ.get("RUN"))
@@ -98,7 +110,7 @@ def dispatch(command, args):
     elif command == "distclean":
         distclean()
     else:
-        raise Failure("Commands: demo check fuzz overlay kernel model make root vm make-vm clean distclean.")
+        raise Failure("Commands: demo check fuzz check-debug selftests overlay kernel model make root vm make-vm clean distclean.")
     return 0
 
 

@@ -264,7 +264,7 @@ def kunit(step, results):
     results.add("KUnit: doctests were among them", any("doctest" in result.name for result in found))
 
 
-def selftests(step, results):
+def kselftests(step, results):
     """Our kselftests on the demo's topology."""
     timeout = 1500
     tests = [name for name in overlay.overlay_files() if name.startswith("tools/testing/selftests/") and os.access(REPO / name, os.X_OK)]
@@ -317,7 +317,7 @@ def run(prepare):
         checks = (("formatting", formatting), ("scripts", scripts), ("licences", licences), ("checkpatch", checkpatch),
                   ("documentation", documentation), ("tree check", tree),
                   ("host tests", host_tests), ("fuzz", fuzz.check), ("kernel clippy", kernel_clippy), ("KUnit", kunit),
-                  ("kselftests", selftests), ("outside judges", judges), ("outside drivers", strangers))
+                  ("kselftests", kselftests), ("outside judges", judges), ("outside drivers", strangers))
         runner = prepare("tool root", "kernel source", "kernel tree", "device model", "kernel", more=len(checks))
         for title, check in checks:
             with runner.step(title) as step:

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # enter.sh [SOURCE TARGET]... -- COMMAND: run a shell command in the tool root,
-# in mounts of its own. ROOT, REPO, BUILD and CACHE come from toolroot.py.
+# in mounts of its own. ROOT, REPO, BUILD, CARGO_TARGET and CACHE come from
+# toolroot.py.
 #
 # The same places for every build, so that object files and caches do not
 # depend on where the checkout lies.
@@ -13,6 +14,7 @@ mount --rbind /dev "$ROOT/dev"
 mount -t tmpfs tmpfs "$ROOT/tmp"
 bind "$REPO" /repo
 bind "$BUILD" /kernel
+bind "$CARGO_TARGET" /kernel/cargo
 bind "$CACHE/ccache" /ccache
 bind "$CACHE/cargo" /root/.cargo
 if [ -f /etc/resolv.conf ]; then

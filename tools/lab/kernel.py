@@ -7,17 +7,20 @@ from pathlib import Path
 
 import overlay
 import toolroot
-from paths import MODULES, OBJ, REPO
+from paths import DEBUG, MODULES, OBJ, REPO
 from steps import Failure, need_space
 
 MAKE = 'make -C /kernel/tree O=/kernel/obj LLVM=1 CC="ccache clang"'
 IMAGE = OBJ / "arch/x86/boot/bzImage"
-FRAGMENTS = ("base",)
+# A build whose name ends in -debug has the kernel of make check-debug.
+FRAGMENTS = ("base", "selftests", "debug") if DEBUG else ("base",)
 
 CONFIGURE = rf"""
 set -e
 cd /kernel/obj
-cat {{fragments}} > wanted
+# The last word on an option counts.
+cat {{fragments}} | awk '/^(# )?CONFIG_/ {{ name = $1 == "#" ? $2 : $1; sub(/=.*/, "", name); last[name] = $0 }}
+    END {{ for (name in last) print last[name] }}' > wanted
 {MAKE} -s tinyconfig
 /kernel/tree/scripts/kconfig/merge_config.sh -m -O . .config wanted >/dev/null
 {MAKE} -s olddefconfig

@@ -2,7 +2,7 @@
 """Read KTAP: the results of KUnit, of doctests and of kselftests."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 TIMESTAMP = re.compile(r"^\[\s*\d+\.\d+\] ?")
 RESULT = re.compile(r"^(\s*)(ok|not ok) (\d+)\s*(?:- )?([^#]*?)\s*(?:#\s*(.*))?$")
@@ -15,6 +15,7 @@ class Result:
     good: bool
     skipped: bool
     comment: str
+    notes: list = field(default_factory=list)  # what the test said before the result
 
 
 def parse(text):
@@ -23,6 +24,7 @@ def parse(text):
     problems = []
     planned = {}
     seen = {}
+    notes = []
     for line in text.split("\n"):
         line = TIMESTAMP.sub("", line.rstrip("\r"))
         if plan := PLAN.match(line):
@@ -31,6 +33,8 @@ def parse(text):
             seen[depth] = 0
             continue
         if not (match := RESULT.match(line)):
+            if line.startswith("#"):
+                notes.append(line[1:].strip())
             continue
         depth = len(match[1])
         seen[depth] = seen.get(depth, 0) + 1
@@ -44,7 +48,8 @@ def parse(text):
                 seen.pop(d, None)
             continue
         comment = match[5] or ""
-        results.append(Result(match[4], match[2] == "ok", "SKIP" in comment, comment))
+        results.append(Result(match[4], match[2] == "ok", "SKIP" in comment, comment, notes))
+        notes = []
     for depth, count in planned.items():
         if seen.get(depth, 0) < count:
             problems.append(f"{seen.get(depth, 0)} of {count} results")

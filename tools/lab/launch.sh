@@ -3,7 +3,8 @@
 # Inside the tool root: start the device model and QEMU, as vm.py says in the
 # environment. The guest's root file system is the tool root itself, seen
 # without the mounts of this namespace, plus the checkout in /opt/repo, the
-# kernel tree in /opt/kernel and the kernel's modules.
+# kernel tree in /opt/kernel, its built selftests in /opt/selftests and the
+# kernel's modules.
 set -e
 cd /run/lab
 export TMPDIR=/run/lab
@@ -12,6 +13,7 @@ mount --bind / $view
 mount -t tmpfs tmpfs $view/opt; mkdir -p $view/opt/repo $view/opt/kernel
 mount --bind /repo $view/opt/repo
 mount --bind /kernel/tree $view/opt/kernel
+if [ -d /selftests ]; then mkdir $view/opt/selftests; mount --bind /selftests $view/opt/selftests; fi
 if [ -d /kernel/modules/lib/modules ]; then mkdir -p /usr/lib/modules; mount --bind /kernel/modules/lib/modules $view/usr/lib/modules; fi
 devices=()
 if [ "$PORTS" -gt 0 ]; then

@@ -11,10 +11,13 @@ CACHE = Path(
 )
 ROOT = CACHE / "root"  # tool root: a Debian tree made by mmdebstrap
 PRISTINE = CACHE / "pristine"  # the pinned kernel source, never edited
+SELFTESTS = CACHE / "selftests"  # that source's own tests of network drivers, built
 # One kernel tree with its objects; several can exist side by side.
 BUILD = CACHE / "builds" / os.environ.get("BUILD", "base")
+DEBUG = BUILD.name.endswith("-debug")
 TREE = BUILD / "tree"  # pristine + patches + overlay
 OBJ = BUILD / "obj"
 MODULES = BUILD / "modules"
-CARGO_TARGET = BUILD / "cargo"
+# A debug kernel runs on the same device model.
+CARGO_TARGET = BUILD.with_name(BUILD.name.removesuffix("-debug")) / "cargo"
 LOGS = BUILD / "logs"

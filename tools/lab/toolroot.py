@@ -15,7 +15,7 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from paths import BUILD, CACHE, REPO, ROOT
+from paths import BUILD, CACHE, CARGO_TARGET, REPO, ROOT
 from steps import Failure, need_space
 
 SUITE = "trixie"
@@ -180,13 +180,13 @@ def remove(path):
 
 def command_line(command, binds=()):
     """Arguments and environment of a shell command in the root: /repo is the checkout, /kernel the build."""
-    for path in (BUILD, CACHE / "ccache", CACHE / "cargo"):
+    for path in (BUILD, CARGO_TARGET, CACHE / "ccache", CACHE / "cargo"):
         path.mkdir(parents=True, exist_ok=True)
     host_cargo = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
     for name in ("config.toml", "config"):
         if (host_cargo / name).exists():
             shutil.copyfile(host_cargo / name, CACHE / "cargo" / name)
-    env = dict(os.environ, ROOT=str(ROOT), REPO=str(REPO), BUILD=str(BUILD), CACHE=str(CACHE))
+    env = dict(os.environ, ROOT=str(ROOT), REPO=str(REPO), BUILD=str(BUILD), CARGO_TARGET=str(CARGO_TARGET), CACHE=str(CACHE))
     flat = [str(part) for pair in binds for part in pair]
     if not isinstance(command, str):
         command = shlex.join(command)

@@ -14,12 +14,14 @@ from pathlib import Path
 import kernel
 import model
 import toolroot
-from paths import BUILD, LOGS, MODULES
+from paths import BUILD, DEBUG, LOGS, MODULES, SELFTESTS
 from steps import Failure
 
 # What the kernel prints when something in it went wrong.
 COMPLAINTS = re.compile(
-    r"^(?:\[[ .0-9]+\] )?(?:BUG: |WARNING: |Oops|general protection fault|Kernel panic|KASAN|UBSAN|INFO: task .* blocked|unreferenced object|INFO: .*lock)"
+    r"^(?:\[[ .0-9]+\] )?(?:BUG[: ]|WARNING: |Oops|general protection fault|Kernel panic|KASAN|UBSAN|unreferenced object|DMA-API: "
+    r"|INFO: task .* blocked|INFO: .*lock|INFO: trying to register non-static key|page_pool_release_retry\(\) stalled"
+    r"|unregister_netdevice: waiting|ref_tracker: )"
 )
 
 
@@ -40,6 +42,11 @@ class Guest:
     faults: str | None = None  # fault plan of the device model
     topology: dict | None = None  # settings of guest/topology, or None for a bare VM
     files: dict = field(default_factory=dict)  # name: text, appear in /run/lab of the guest
+
+    def __post_init__(self):
+        if DEBUG:
+            self.timeout *= 5
+            self.mem = "4G"
 
 
 @dataclass
@@ -96,6 +103,8 @@ def boot(guest, execute=execute_here):
         binds = [(lab, "/run/lab")]
         if guest.share:
             binds.append((Path(guest.share).resolve(), "/share"))
+        if SELFTESTS.is_dir():
+            binds.append((SELFTESTS, "/selftests"))
         settings = {
             "PORTS": guest.ports, "SMP": guest.smp, "MEM": guest.mem, "TIMEOUT": guest.timeout, "APPEND": guest.append,
             "MODEL_ARGS": guest.model_args + (" --faults /run/lab/faults.toml" if guest.faults is not None else ""), "ACCEL": accelerator(), "CONSOLE": guest.console, "SHARE": guest.share or "",

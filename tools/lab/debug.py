@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What loads our code, on a kernel that looks for mistakes: it may report none.
+
+Such a kernel also scans for leaks when a guest's commands have ended
+(guest/init), and what it finds is in its log, which every check here reads.
+"""
+
+import check
+import selftests
+import vm
+from demo import IMAGE, SUMS
+from paths import DEBUG
+from steps import Failure
+
+# Of the kernel's own tests those that load and unload, reconfigure and count, and take minutes rather than hours here.
+TESTS = ("stats", "queues", "napi_id", "napi_threaded", "hds", "ring_reconfig", "hw/csum", "hw/uso", "hw/rss_api", "hw/rss_drv", "hw/irq", "hw/pp_alloc_fail")
+
+# The demo's path with fewer files.
+DEMO = """
+set -e
+for digests in "" "--hdr-digest --data-digest"; do
+    for offload in on off; do
+        ethtool -K $NETIF ulp-ddp $offload
+        nvme connect -t tcp -a $NVME_TRADDR -s $NVME_TRSVCID -n $NVME_SUBNQN $digests
+        until [ -b /dev/nvme0n1 ]; do sleep 0.1; done
+        mount /dev/nvme0n1 /run/mnt
+        (cd /run/mnt && sha256sum --quiet -c /run/lab/sha256sums)
+        fio --name=io --filename=/run/mnt/fio --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite --bsrange=4k-256k --size=8M \
+            --verify=crc32c --verify_fatal=1 --output=/dev/null
+        umount /run/mnt
+        nvme disconnect -n $NVME_SUBNQN
+    done
+done
+"""
+
+# The driver goes while a connection that it serves reads, and comes back.
+RELOAD = """
+set -e
+for ((round = 0; round < 5; round++)); do
+    nvme connect -t tcp -a $NVME_TRADDR -s $NVME_TRSVCID -n $NVME_SUBNQN --data-digest
+    until [ -b /dev/nvme0n1 ]; do sleep 0.1; done
+    fio --name=io --filename=/dev/nvme0n1 --direct=1 --ioengine=libaio --iodepth=16 --rw=randread --bs=128k --time_based --runtime=600 \
+        --output=/dev/null &
+    reader=$!
+    until [ "$(awk '{ print $3 }' /sys/block/nvme0n1/stat)" -gt 10000 ]; do sleep 0.1; done
+    modprobe -r mlx5_rs
+    nvme disconnect -n $NVME_SUBNQN
+    wait $reader || true
+    modprobe mlx5_rs
+    ports=(/sys/bus/pci/drivers/mlx5_rs/*/net/*)
+    near=$(basename ${ports[0]})
+    far=$(basename ${ports[1]})
+    ip link set $far netns target
+    ip addr add $LOCAL_V4/24 dev $near
+    ip -n target addr add $REMOTE_V4/24 dev $far
+    ip link set $near up
+    ip -n target link set $far up
+    ping -q -c 1 -W 1 -w 20 $REMOTE_V4
+done
+modprobe -r nvme-tcp
+modprobe -r mlx5_rs
+"""
+
+
+def clean_run(step, results, name, guest):
+    """The guest's commands succeed and its kernel has nothing to report."""
+    outcome, output = check.in_vm(step, guest)
+    good = outcome.ended and outcome.status == 0
+    results.add(name, good, output[-3000:] if outcome.ended else vm.explain(outcome, guest.timeout))
+    complaints = outcome.complaints()
+    results.add(f"{name}: the kernel does not complain", not complaints, "\n".join(complaints))
+
+
+def demo(step, results):
+    # Every eighth file of the demo, without the large one.
+    sums = [line for line in SUMS.read_text().split("\n") if line and not line.endswith("random.bin")][::8]
+    guest = vm.Guest(
+        run=DEMO, timeout=600, topology={"DRIVER": "mlx5_rs", "HOST": "rs", "TARGET_DEVICE": "/dev/vda"}, disks=(IMAGE,),
+        files={"sha256sums": "\n".join(sums) + "\n"},
+    )
+    clean_run(step, results, "demo", guest)
+
+
+def reload(step, results):
+    clean_run(step, results, "reload", vm.Guest(run=RELOAD, timeout=200, topology={"DRIVER": "mlx5_rs", "HOST": "rs"}))
+
+
+def driver_tests(step, results):
+    """A test may fail here because of time, which make selftests judges; the kernel's log is what counts."""
+    for test in TESTS:
+        step.progress = test
+        found = selftests.run_test(step, "mlx5_rs", test)
+        for name in ("end of the test", "kernel log"):
+            results.add(f"{test}: {name}", name not in found, found[name].reason if name in found else "")
+
+
+def run(prepare):
+    """Returns the exit status."""
+    if not DEBUG:
+        raise Failure("check-debug needs a build of its own: make check-debug names it.")
+    results = check.Results()
+    checks = (("KUnit", check.kunit), ("kselftests", check.kselftests), ("demo", demo), ("driver selftests", driver_tests), ("reload", reload))
+    try:
+        runner = prepare("tool root", "kernel source", "kernel tree", "device model", "selftests", "demo files", "kernel", more=len(checks))
+        for title, function in checks:
+            with runner.step(title) as step:
+                before = results.passed, results.failed
+                function(step, results)
+                step.note = f"{results.passed - before[0]} passed, {results.failed - before[1]} failed"
+    except Failure as failure:
+        results.add("set-up", False, str(failure))
+    print(f"{results.passed} passed, {results.failed} failed")
+    return 1 if results.failed or not results.passed else 0
