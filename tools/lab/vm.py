@@ -107,7 +107,8 @@ def boot(guest, execute=execute_here):
             binds.append((SELFTESTS, "/selftests"))
         settings = {
             "PORTS": guest.ports, "SMP": guest.smp, "MEM": guest.mem, "TIMEOUT": guest.timeout, "APPEND": guest.append,
-            "MODEL_ARGS": guest.model_args + (" --faults /run/lab/faults.toml" if guest.faults is not None else ""), "ACCEL": accelerator(), "CONSOLE": guest.console, "SHARE": guest.share or "",
+            "MODEL_ARGS": guest.model_args + (" --faults /run/lab/faults.toml" if guest.faults is not None else ""),
+            "ACCEL": accelerator(), "CONSOLE": guest.console, "SHARE": guest.share or "",
             "DISKS": " ".join(f"/kernel/{Path(disk).relative_to(BUILD)}" for disk in guest.disks),
         }
         exports = "".join(f"export {key}={shlex.quote(str(value))}\n" for key, value in settings.items())

@@ -29,9 +29,13 @@ class Explain(unittest.TestCase):
 
 class Variables(unittest.TestCase):
     def test_wrong_values_are_refused(self):
-        for name in ("DRIVER", "HOST", "TOPO", "FAULTS"):
+        for name in ("DRIVER", "HOST", "TOPO"):
             with self.subTest(name), mock.patch.dict(os.environ, {name: "nonsense"}), self.assertRaisesRegex(Failure, name):
                 vm.topology()
+
+    def test_a_fault_plan_that_is_not_there_is_named(self):
+        with mock.patch.dict(os.environ, FAULTS="/nonexistent"), self.assertRaisesRegex(Failure, "FAULTS=/nonexistent"):
+            vm.faults()
 
     def test_defaults(self):
         with mock.patch.dict(os.environ, clear=True):
