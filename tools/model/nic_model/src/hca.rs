@@ -108,6 +108,8 @@ pub(crate) struct Hca {
     incoming: VecDeque<Frame>,
     /// Frames on their way to the wire.
     pub(crate) outgoing: VecDeque<Frame>,
+    /// Room for one large send.
+    pub(crate) gathered: Vec<u8>,
     /// Surprise removal: nothing of the function is there any more.
     removed: bool,
 }
@@ -126,6 +128,7 @@ impl Hca {
             ready: VecDeque::new(),
             incoming: VecDeque::new(),
             outgoing: VecDeque::new(),
+            gathered: Vec::new(),
             removed: false,
         }
     }

@@ -76,6 +76,11 @@ struct State {
     kicked: bool,
     /// Sender to kick once frames have been taken.
     blocked: Option<Weak<Inbox>>,
+    /// The worker sleeps. Waking somebody costs a system call, so nobody is
+    /// woken who does not sleep.
+    asleep: bool,
+    /// Threads that wait for room.
+    waiting: usize,
 }
 
 /// The queue in front of a worker.
@@ -129,20 +134,36 @@ impl Inbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits until the worker has taken what is too much, or the inbox is closed.
+    fn wait_for_room<'a>(&self, mut state: MutexGuard<'a, State>, full: fn(&Work) -> bool) -> MutexGuard<'a, State> {
+        while full(&state.work) && !state.work.closed {
+            state.waiting += 1;
+            state = self.taken.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
+        }
+        state
+    }
+
+    /// Wakes the worker, if it sleeps.
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        if std::mem::take(&mut state.asleep) {
+            drop(state);
+            self.arrived.notify_all();
+        }
+    }
+
     /// Adds events; waits while too many are there already.
     pub fn post(&self, events: &mut Vec<Event>) {
-        let mut state = self.lock();
-        while state.work.events.len() >= MAX_EVENTS && !state.work.closed {
-            state = self.taken.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        let mut state = self.wait_for_room(self.lock(), |work| work.events.len() >= MAX_EVENTS);
         state.work.events.append(events);
-        self.arrived.notify_one();
+        self.wake(state);
     }
 
     /// The other end of the wire came up or went down. Never waits.
     pub fn set_carrier(&self, up: bool) {
-        self.lock().work.events.push(Event::Carrier(up));
-        self.arrived.notify_one();
+        let mut state = self.lock();
+        state.work.events.push(Event::Carrier(up));
+        self.wake(state);
     }
 
     /// Moves as many frames from the front of `frames` as there is room for.
@@ -154,31 +175,33 @@ impl Inbox {
         if !frames.is_empty() {
             state.blocked = sender.map(Arc::downgrade);
         }
-        self.arrived.notify_one();
+        self.wake(state);
     }
 
     /// Adds one frame, waiting for room: for threads that read a socket.
     /// False if the inbox is closed.
     pub fn deliver_blocking(&self, frame: Frame) -> bool {
-        let mut state = self.lock();
-        while state.work.frames.len() >= MAX_FRAMES && !state.work.closed {
-            state = self.taken.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        let mut state = self.wait_for_room(self.lock(), |work| work.frames.len() >= MAX_FRAMES);
         state.work.frames.push_back(frame);
-        self.arrived.notify_one();
-        !state.work.closed
+        let open = !state.work.closed;
+        self.wake(state);
+        open
     }
 
     /// Waits until at least `count` frames are there, for tests of wires.
     pub fn wait_for_frames(&self, count: usize) {
-        let few = |state: &mut State| state.work.frames.len() < count;
+        let few = |state: &mut State| {
+            state.asleep = state.work.frames.len() < count;
+            state.asleep
+        };
         drop(self.arrived.wait_while(self.lock(), few).unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Lets [`Inbox::take`] return.
     pub fn kick(&self) {
-        self.lock().kicked = true;
-        self.arrived.notify_one();
+        let mut state = self.lock();
+        state.kicked = true;
+        self.wake(state);
     }
 
     /// Lets the worker end.
@@ -193,7 +216,8 @@ impl Inbox {
     pub(crate) fn take(&self, wait: Wait, frames: bool) -> Work {
         let idle = |state: &mut State| {
             let some = !state.work.events.is_empty() || frames && !state.work.frames.is_empty();
-            !some && !state.kicked && !state.work.closed
+            state.asleep = !some && !state.kicked && !state.work.closed;
+            state.asleep
         };
         let mut state = self.lock();
         match wait {
@@ -204,6 +228,7 @@ impl Inbox {
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
         }
+        state.asleep = false;
         state.kicked = false;
         let mut work = Work { closed: state.work.closed, ..Work::default() };
         std::mem::swap(&mut work.events, &mut state.work.events);
@@ -212,8 +237,11 @@ impl Inbox {
             std::mem::swap(&mut work.frames, &mut state.work.frames);
             blocked = state.blocked.take();
         }
+        let wake = state.waiting != 0;
         drop(state);
-        self.taken.notify_all();
+        if wake {
+            self.taken.notify_all();
+        }
         if let Some(sender) = blocked.and_then(|sender| sender.upgrade()) {
             sender.kick();
         }

@@ -187,12 +187,11 @@ impl Hca {
         }
     }
 
-    fn execute_send(&mut self, control: &Control, body: &[u8]) -> Result<(), WqeError> {
-        let eth = body.get(..wqe::SEGMENT).ok_or(BAD_LENGTH)?;
-        let header_len = wqe::ETH_INLINE_SIZE.get(eth) as usize;
+    /// Collects what a WQE sends; the length of its inline header.
+    fn gather(&self, control: &Control, body: &[u8], frame: &mut Vec<u8>) -> Result<usize, WqeError> {
+        let header_len = wqe::ETH_INLINE_SIZE.get(body) as usize;
         let inline_end = (wqe::ETH_INLINE + header_len).max(wqe::SEGMENT).next_multiple_of(wqe::SEGMENT);
         let header = body.get(wqe::ETH_INLINE..wqe::ETH_INLINE + header_len).ok_or(BAD_LENGTH)?;
-        let mut frame = Vec::with_capacity(2048);
         frame.extend_from_slice(header);
         let mut segments = body.get(inline_end..).ok_or(BAD_LENGTH)?;
         while let Some((data, rest)) = segments.split_at_checked(wqe::SEGMENT) {
@@ -214,26 +213,28 @@ impl Hca {
                 return Err(BAD_LENGTH);
             }
             let key = (wqe::DATA_KEY.get32(data), Some(control.pd));
-            self.objects.mkeys.read_append(&self.host.bus.memory, key, wqe::DATA_ADDR.get(data), len, &mut frame)?;
+            self.objects.mkeys.read_append(&self.host.bus.memory, key, wqe::DATA_ADDR.get(data), len, frame)?;
         }
-        let flags = eth.get(wqe::ETH_CS_FLAGS).copied().unwrap_or(0);
+        Ok(header_len)
+    }
+
+    fn execute_send(&mut self, control: &Control, body: &[u8]) -> Result<(), WqeError> {
+        let eth = body.get(..wqe::SEGMENT).ok_or(BAD_LENGTH)?;
         if control.opcode == wqe::LSO {
-            let mss = wqe::ETH_MSS.get(eth) as usize;
-            let (header, payload) = frame.split_at_checked(header_len).ok_or(BAD_LENGTH)?;
-            match segment(header, payload, mss) {
-                Some(frames) => {
-                    let count = frames.len();
-                    for (number, frame) in (1..).zip(frames) {
-                        self.put_on_wire(frame, &format_args!("{control}, segment {number} of {count}, mss {mss}"));
-                    }
-                }
-                None => {
-                    log::debug!("{}: large send of {} bytes cannot be cut", self.name, frame.len());
-                    self.port.counters.transmit_errors.add(frame.len());
-                }
+            // Up to 256 KiB: memory that is new each time would cost more
+            // than the copy.
+            let mut whole = std::mem::take(&mut self.gathered);
+            whole.clear();
+            let result = self.gather(control, body, &mut whole);
+            if let Ok(header_len) = result {
+                self.send_segments(control, &whole, header_len, wqe::ETH_MSS.get(eth) as usize);
             }
-            return Ok(());
+            self.gathered = whole;
+            return result.map(|_| ());
         }
+        let mut frame = Vec::with_capacity(2048);
+        self.gather(control, body, &mut frame)?;
+        let flags = eth.get(wqe::ETH_CS_FLAGS).copied().unwrap_or(0);
         if flags & (wqe::CS_L3 | wqe::CS_L4) != 0 {
             if let Some(packet) = Packet::parse(&frame) {
                 if flags & wqe::CS_L3 != 0 {
@@ -248,6 +249,20 @@ impl Hca {
         let (l3, l4) = (filled(wqe::CS_L3, ", l3 sum filled in"), filled(wqe::CS_L4, ", l4 sum filled in"));
         self.put_on_wire(frame, &format_args!("{control}{l3}{l4}"));
         Ok(())
+    }
+
+    /// Cuts a large send.
+    fn send_segments(&mut self, control: &Control, whole: &[u8], header_len: usize, mss: usize) {
+        let cut = whole.split_at_checked(header_len).and_then(|(header, payload)| segment(header, payload, mss));
+        let Some(frames) = cut else {
+            log::debug!("{}: {control}: large send of {} bytes cannot be cut", self.name, whole.len());
+            self.port.counters.transmit_errors.add(whole.len());
+            return;
+        };
+        let count = frames.len();
+        for (number, frame) in (1..).zip(frames) {
+            self.put_on_wire(frame, &format_args!("{control}, segment {number} of {count}, mss {mss}"));
+        }
     }
 
     fn put_on_wire(&mut self, mut frame: Vec<u8>, decision: &dyn Display) {
