@@ -310,6 +310,31 @@ def strangers(step, results):
         results.add(f"{module} over {driver}: the kernel does not complain", not complaints, "\n".join(complaints))
 
 
+PLACED_READS = """
+ssh $REMOTE_ARGS hostname | grep -qx target || exit 1
+ethtool -K $NETIF ulp-ddp on || exit 1
+nvme connect -t tcp -a $NVME_TRADDR -s $NVME_TRSVCID -n $NVME_SUBNQN --data-digest || exit 1
+until [ -b /dev/nvme0n1 ]; do sleep 0.1; done
+fio --name=io --filename=/dev/nvme0n1 --direct=1 --ioengine=libaio --iodepth=4 --rw=write --bs=64k --size=2M --verify=crc32c --verify_fatal=1 || exit 1
+nvme disconnect -n $NVME_SUBNQN
+"""
+
+
+def two_vms(step, results):
+    """The target in a VM of its own; the capture of it says what the device did."""
+    timeout = 600
+    capture = BUILD / "two-vms.pcapng"
+    settings = {"DRIVER": "mlx5_rs", "HOST": "rs", "TOPO": "two"}
+    outcome, output = in_vm(step, vm.Guest(run=PLACED_READS, topology=settings, capture=capture, timeout=timeout))
+    results.add("verified I/O with the target in its own VM", outcome.ended and outcome.status == 0, output if outcome.ended else vm.explain(outcome, timeout))
+    complaints = outcome.complaints()
+    results.add("two VMs: the kernels do not complain", not complaints, "\n".join(complaints))
+    script = f"tshark -r /kernel/{capture.name} -T fields -e frame.comment -Y 'frame.comment contains \"placed in ccid\" && frame.interface_name == \"port0\"'"
+    good, output = command(step, script)
+    results.add("tshark shows where the device placed payload", good and "digest ok" in output, output[:2000])
+    capture.unlink(missing_ok=True)
+
+
 def run(prepare):
     """All checks; a failed set-up is a failed check. Returns the exit status."""
     results = Results()
@@ -317,7 +342,7 @@ def run(prepare):
         checks = (("formatting", formatting), ("scripts", scripts), ("licences", licences), ("checkpatch", checkpatch),
                   ("documentation", documentation), ("tree check", tree),
                   ("host tests", host_tests), ("fuzz", fuzz.check), ("kernel clippy", kernel_clippy), ("KUnit", kunit),
-                  ("kselftests", kselftests), ("outside judges", judges), ("outside drivers", strangers))
+                  ("kselftests", kselftests), ("outside judges", judges), ("outside drivers", strangers), ("two VMs", two_vms))
         runner = prepare("tool root", "kernel source", "kernel tree", "device model", "kernel", more=len(checks))
         for title, check in checks:
             with runner.step(title) as step:

@@ -113,7 +113,7 @@ def cases(test, outcome, output, complaints):
         state = "skip" if skipped else "pass" if result.good else "fail"
         results[result.name.removeprefix(prefix)] = Case(state, "" if state == "pass" else reason(result))
     if not outcome.ended or problems or not found:
-        last = outcome.tail(1) if not outcome.ended else output.rstrip().split("\n")[-1]
+        last = vm.tail(outcome.console, 1) if not outcome.ended else output.rstrip().split("\n")[-1]
         results["end of the test"] = Case("fail", "the test did not come to its end: " + last[-150:])
     if complaints:
         results["kernel log"] = Case("fail", complaints[0].strip())

@@ -27,10 +27,12 @@ PACKAGES = {
     "rustfmt", "rust-clippy", "cargo", "ccache", "git", "patch", KERNEL_SOURCE,
     # guests
     "qemu-system-x86", "busybox-static", "udev", "procps", "util-linux", "iproute2", "iputils-ping", "ethtool",
-    "nvme-cli", "fio", "iperf3", "socat", "tcpdump", "tshark", "pciutils", "psmisc", "strace", "e2fsprogs", "jq",
-    "python3-yaml", "python3-jsonschema",
+    "nvme-cli", "fio", "iperf3", "netperf", "socat", "tcpdump", "tshark", "pciutils", "psmisc", "strace", "e2fsprogs", "jq",
+    "openssh-server", "python3-yaml", "python3-jsonschema",
     # checks
     "shellcheck", "codespell", "python3-venv", "ca-certificates",
+    # plots
+    "gnuplot-nox",
 }
 # What backports must come from as one: libelf-dev of trixie does not go with libelf1 of backports.
 PREFERENCES = """Package: src:linux src:qemu src:elfutils src:dwarves linux-source-7.3 qemu-* libelf* libdw* libasm* elfutils pahole seabios

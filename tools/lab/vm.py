@@ -25,6 +25,9 @@ COMPLAINTS = re.compile(
 )
 
 
+CAPTURE = "capture.pcapng"
+
+
 @dataclass
 class Guest:
     """What to boot."""
@@ -33,10 +36,12 @@ class Guest:
     share: str | None = None  # directory that appears at /share
     ports: int = 2  # ports of the device model
     smp: int = 2
+    target_smp: int = 2  # of the second VM
     mem: str = "2G"
     timeout: int = 600  # seconds until the VM is taken to hang
     append: str = ""  # more kernel arguments
     model_args: str = ""
+    capture: str | None = None  # pcapng file for all frames of all ports
     console: str = "split"  # split: commands' output apart from the console; shared; shell
     disks: tuple = ()  # images under BUILD; the guest's writes to them are thrown away
     faults: str | None = None  # fault plan of the device model
@@ -56,12 +61,15 @@ class Outcome:
     timed_out: bool = False
     ended: bool = True  # the commands came to their end
     results: dict = field(default_factory=dict)  # name: text, what the guest left in /run/lab/results
+    target_console: str = ""  # of the second VM, if there is one
+    target_ended: bool = False  # the second VM ended before the first
 
     def complaints(self):
-        return [line for line in self.console.split("\n") if COMPLAINTS.match(line.strip())]
+        return [line for line in (self.console + "\n" + self.target_console).split("\n") if COMPLAINTS.match(line.strip())]
 
-    def tail(self, lines=30):
-        return "\n".join(self.console.rstrip().split("\n")[-lines:])
+
+def tail(console, lines=30):
+    return "\n".join(console.rstrip().split("\n")[-lines:])
 
 
 def accelerator():
@@ -71,6 +79,15 @@ def accelerator():
             raise Failure("ACCEL=kvm needs a readable and writable /dev/kvm, which this machine does not give; leave ACCEL out.")
         return "kvm"
     return "tcg,thread=multi" if accel == "tcg" else accel
+
+
+def exports(variables, empty=False):
+    """Shell lines that set variables; those without a value only if empty."""
+    return "".join(f"export {name}={shlex.quote(str(value))}\n" for name, value in variables.items() if value or empty)
+
+
+def text_of(path):
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def execute_here(script, binds):
@@ -95,8 +112,12 @@ def boot(guest, execute=execute_here):
             (lab / "faults.toml").write_text(guest.faults)
         if guest.run is not None:
             (lab / "run").write_text(guest.run + "\n")
+        two = (guest.topology or {}).get("TOPO") == "two"
         if guest.topology is not None:
-            (lab / "topology").write_text("".join(f"export {key}={shlex.quote(value)}\n" for key, value in guest.topology.items() if value))
+            (lab / "topology").write_text(exports(guest.topology))
+        if two:
+            (lab / "target").mkdir()
+            (lab / "target/topology").write_text(exports({**guest.topology, "ROLE": "target"}))
         if guest.console == "shell":
             size = shutil.get_terminal_size()
             (lab / "size").write_text(f"{size.lines} {size.columns}\n")
@@ -107,24 +128,30 @@ def boot(guest, execute=execute_here):
             binds.append((SELFTESTS, "/selftests"))
         settings = {
             "PORTS": guest.ports, "SMP": guest.smp, "MEM": guest.mem, "TIMEOUT": guest.timeout, "APPEND": guest.append,
-            "MODEL_ARGS": guest.model_args + (" --faults /run/lab/faults.toml" if guest.faults is not None else ""),
+            "MODEL_ARGS": " ".join((
+                guest.model_args, "--faults /run/lab/faults.toml" if guest.faults is not None else "",
+                f"--capture /run/lab/{CAPTURE}" if guest.capture else "",
+            )),
             "ACCEL": accelerator(), "CONSOLE": guest.console, "SHARE": guest.share or "",
             "DISKS": " ".join(f"/kernel/{Path(disk).relative_to(BUILD)}" for disk in guest.disks),
+            "VMS": 2 if two else 1, "TARGET_SMP": guest.target_smp,
         }
-        exports = "".join(f"export {key}={shlex.quote(str(value))}\n" for key, value in settings.items())
         sys.stdout.flush()
-        status = execute(exports + "exec bash /repo/tools/lab/launch.sh", binds)
+        status = execute(exports(settings, empty=True) + "exec bash /repo/tools/lab/launch.sh", binds)
         LOGS.mkdir(parents=True, exist_ok=True)
-        for name in ("model.log", "console.log"):
-            if (lab / name).exists():
-                shutil.copyfile(lab / name, LOGS / name)
-        console = lab / "console.log"
+        for source, name in (("model.log", "model.log"), ("console.log", "console.log"), ("target/console.log", "target-console.log")):
+            (LOGS / name).unlink(missing_ok=True)
+            if (lab / source).exists():
+                shutil.copyfile(lab / source, LOGS / name)
+        if guest.capture and (lab / CAPTURE).exists():
+            shutil.move(lab / CAPTURE, Path(guest.capture).absolute())
         outcome = Outcome(
-            status=status, console=console.read_text(errors="replace") if console.exists() else "", timed_out=status == 124, ended=False,
+            status=status, console=text_of(lab / "console.log"), timed_out=status == 124, ended=False,
             results={path.name: path.read_text(errors="replace") for path in (lab / "results").iterdir() if path.is_file()},
+            target_console=text_of(lab / "target/console.log"), target_ended=(lab / "target/ended").exists(),
         )
         ended = lab / "status"
-        if ended.exists() and not outcome.timed_out:
+        if ended.exists() and not outcome.timed_out and not outcome.target_ended:
             outcome.ended = True
             outcome.status = int(ended.read_text())
         elif outcome.status == 0:
@@ -134,27 +161,36 @@ def boot(guest, execute=execute_here):
 
 def explain(outcome, timeout):
     """The sentence for a VM that did not come to its end."""
-    if outcome.timed_out:
+    if outcome.target_ended:
+        how = "VM's kernel panicked" if "Kernel panic" in outcome.target_console else "VM ended by itself"
+        what = f"The target {how}, so the initiator was ended too"
+    elif outcome.timed_out:
         what = f"The VM did not finish within {timeout} s and was ended"
+        if outcome.target_console:
+            what += ", and the target VM with it"
     elif "Kernel panic" in outcome.console:
         what = "The VM's kernel panicked"
     else:
         what = "The VM ended before its commands did"
     text = f"{what}; console and device model logs are in {LOGS}."
     if outcome.console:
-        text += f" The console's last lines:\n{outcome.tail()}"
+        text += f" The console's last lines:\n{tail(outcome.console)}"
+    if outcome.target_console:
+        text += f"\nThe target's console's last lines:\n{tail(outcome.target_console)}"
     return text
 
 
 def topology():
     """Settings of the topology from the variables of make vm."""
-    if (topo := os.environ.get("TOPO") or "netns") != "netns":
-        raise Failure(f"TOPO={topo} is not known; the one topology so far is TOPO=netns (one VM, target in a network namespace).")
-    settings = {"DRIVER": os.environ.get("DRIVER") or "mlx5_rs", "HOST": os.environ.get("HOST") or "rs"}
+    settings = {name: os.environ.get(name) or value for name, value in (("DRIVER", "mlx5_rs"), ("HOST", "rs"), ("TOPO", "netns"))}
+    if settings["TOPO"] not in ("netns", "two"):
+        raise Failure(f"TOPO={settings['TOPO']} is not known; it is netns (one VM, target in a network namespace) or two (target in a VM of its own).")
     if settings["DRIVER"] not in ("mlx5_rs", "mlx5_core", "veth"):
         raise Failure(f"DRIVER={settings['DRIVER']} is not known; it is mlx5_rs, mlx5_core or veth.")
     if settings["DRIVER"] == "veth" and os.environ.get("FAULTS"):
         raise Failure("FAULTS= is for the device model, which DRIVER=veth does without.")
+    if settings["DRIVER"] == "veth" and settings["TOPO"] == "two":
+        raise Failure("TOPO=two joins its VMs by the device model's ports, so DRIVER=veth is not possible there.")
     if settings["HOST"] not in ("rs", "c"):
         raise Failure(f"HOST={settings['HOST']} is not known; it is rs or c.")
     return settings
@@ -181,6 +217,7 @@ def interactive():
     guest = Guest(
         run=run, share=os.environ.get("SHARE") or None, ports=ports(settings), topology=settings, faults=faults(),
         console="split" if run else "shell", timeout=int(os.environ.get("TIMEOUT") or (1800 if run else 1 << 30)),
+        capture=os.environ.get("CAPTURE") or None,
     )
     outcome = boot(guest)
     if run and not outcome.ended:

@@ -22,6 +22,13 @@ class Explain(unittest.TestCase):
     def test_panic(self):
         self.assertIn("panicked", vm.explain(outcome("[ 1.0] Kernel panic - not syncing: Oops"), 30))
 
+    def test_the_target_ended(self):
+        ended = outcome("initiator's words")
+        ended.target_ended, ended.target_console = True, "[ 1.0] Kernel panic - not syncing: Oops"
+        text = vm.explain(ended, 30)
+        self.assertIn("The target VM kernel panicked, so the initiator was ended too", text.replace("VM's", "VM"))
+        self.assertIn("initiator's words", text)
+
     def test_complaints(self):
         console = "[    1.5] WARNING: CPU: 0 PID: 1 at net/core/dev.c:1 x\n[    1.6] nvme nvme0: WARNING is a word\n[    2.0] BUG: sleeping function called\n"
         self.assertEqual(len(outcome(console).complaints()), 2)
@@ -39,7 +46,11 @@ class Variables(unittest.TestCase):
 
     def test_defaults(self):
         with mock.patch.dict(os.environ, clear=True):
-            self.assertEqual(vm.topology(), {"DRIVER": "mlx5_rs", "HOST": "rs"})
+            self.assertEqual(vm.topology(), {"DRIVER": "mlx5_rs", "HOST": "rs", "TOPO": "netns"})
+
+    def test_two_vms_need_a_port(self):
+        with mock.patch.dict(os.environ, TOPO="two", DRIVER="veth"), self.assertRaisesRegex(Failure, "TOPO"):
+            vm.topology()
 
 
 if __name__ == "__main__":

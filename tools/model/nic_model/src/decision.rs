@@ -48,7 +48,10 @@ pub(crate) struct Decision {
     pub(crate) tir: Option<(u32, u32)>,
     /// Hash and its type; the type is zero if there is none.
     pub(crate) hash: (u32, u8),
+    /// Verdicts, of which those on headers that the frame has mean something.
     pub(crate) checksums: Option<Checksums>,
+    pub(crate) has_l3: bool,
+    pub(crate) has_l4: bool,
     pub(crate) outcome: Outcome,
     /// Where the tracker of an offloaded flow stands after the frame.
     pub(crate) tracker: Option<State>,
@@ -63,6 +66,8 @@ impl Decision {
             tir: None,
             hash: (0, 0),
             checksums: None,
+            has_l3: false,
+            has_l4: false,
             outcome: Outcome::default(),
             tracker: None,
             fate: Fate::Dropped(why),
@@ -95,8 +100,12 @@ impl Display for Decision {
             write!(f, ", hash {hash:#010x}")?;
         }
         if let Some(Checksums { body, l3_ok, l4_ok }) = self.checksums {
-            let verdict = |ok| if ok { "ok" } else { "not ok" };
-            write!(f, ", l3 {} l4 {} sum {body:#06x}", verdict(l3_ok), verdict(l4_ok))?;
+            for (name, present, ok) in [("l3", self.has_l3, l3_ok), ("l4", self.has_l4, l4_ok)] {
+                if present {
+                    write!(f, ", {name} {}", if ok { "ok" } else { "not ok" })?;
+                }
+            }
+            write!(f, ", sum {body:#06x}")?;
         }
         if let Some(tracker) = self.tracker {
             write!(f, ", nvmeotcp {tracker:?}")?;

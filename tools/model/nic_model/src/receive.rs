@@ -181,7 +181,8 @@ impl Hca {
         let fate = self.deliver(rqn, &received);
         let tracker = self.objects.offload.tracker_state(tirn);
         let (tir, checksums, outcome) = (Some((tirn, flow_tag)), Some(checksums), received.outcome);
-        Some(Decision { rule, tir, hash, checksums, outcome, tracker, fate })
+        let (has_l3, has_l4) = (packet.l3.is_some(), packet.l4.is_some());
+        Some(Decision { rule, tir, hash, checksums, has_l3, has_l4, outcome, tracker, fate })
     }
 
     /// Whether a frame for this queue should wait, because the queue has run
