@@ -22,6 +22,8 @@ pub(crate) const UNREACHABLE: u64 = 32 << 20;
 pub(crate) const SMALL: u64 = 64 << 10;
 
 const COMMANDS: u64 = 0x1000;
+/// Register: lower half of the command queue's address.
+const COMMANDS_LOW: u64 = 0x14;
 const IN_BOX: u64 = 0x2000;
 const OUT_BOX: u64 = 0x8000;
 const BLOCK: u64 = 1024;
@@ -130,7 +132,7 @@ impl Machine {
         let worker = Worker::new(&config, bus.clone(), Arc::clone(&inbox), Box::new(Loop), Some(observer));
         let mut machine = Self { bus, frontend: Frontend::new(Arc::clone(&inbox)), worker, inbox, seen };
         machine.register(0x10, &[0; 4]);
-        machine.register(0x14, &(COMMANDS as u32).to_be_bytes());
+        machine.register(COMMANDS_LOW, &(COMMANDS as u32).to_be_bytes());
         machine
     }
 
@@ -148,7 +150,19 @@ impl Machine {
     /// A write to any region that is within its bounds, as the server checks.
     pub(crate) fn access(&mut self, region: u32, offset: u64, data: &[u8]) {
         if offset.checked_add(data.len() as u64).is_some_and(|end| end <= self.frontend.region_size(region)) {
-            self.frontend.region_write(region, offset, data);
+            let Self { frontend, worker, .. } = self;
+            if region == BAR0 && offset == COMMANDS_LOW {
+                // Has bits that reset the function, and then waits for its worker.
+                std::thread::scope(|scope| {
+                    let write = scope.spawn(|| frontend.region_write(region, offset, data));
+                    while !write.is_finished() {
+                        worker.run_pending();
+                        std::thread::yield_now();
+                    }
+                });
+            } else {
+                frontend.region_write(region, offset, data);
+            }
             let mut back = data.to_vec();
             self.frontend.region_read(region, offset, &mut back);
         }
