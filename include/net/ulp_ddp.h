@@ -158,7 +158,8 @@ struct ulp_ddp_dev_caps {
  * its @sk_del began.
  *
  * @sk_add and @sk_del must not take RTNL or the lock of the device: @sk_del
- * is also called by ulp_ddp_quiesce(), with both held.
+ * is also called before the device is stopped and by ulp_ddp_quiesce(), with
+ * both held.
  *
  * @limits: fill in the limits for &ulp_ddp_limits.type, 0 or -EOPNOTSUPP
  * @sk_add: offload an established socket; the socket is locked by nobody.
@@ -224,6 +225,13 @@ int ulp_ddp_setup(struct sock *sk, struct ulp_ddp_io *io);
 void ulp_ddp_teardown(struct sock *sk, struct ulp_ddp_io *io);
 void ulp_ddp_pdu_header(struct sock *sk, u32 seq);
 bool ulp_ddp_ddgst_active(struct sock *sk);
+/*
+ * Changes whenever some device takes sockets that it would have refused before.
+ * A ULP whose offload has ended, or that got none, asks for a new one then.
+ */
+u32 ulp_ddp_generation(void);
+/* The device gave the offload up; what is left is ulp_ddp_sk_del(). */
+bool ulp_ddp_has_ended(const struct sock *sk);
 
 /* For the driver */
 
@@ -231,7 +239,13 @@ void *ulp_ddp_get_ctx(const struct sock *sk);
 void ulp_ddp_set_ctx(struct sock *sk, void *ctx);
 void ulp_ddp_resync_request(struct sock *sk, u32 seq);
 void ulp_ddp_teardown_done(struct sock *sk, struct ulp_ddp_io *io);
+/*
+ * Around a change of the queues of a running device: all sockets are deleted,
+ * and none is added before ulp_ddp_resume(). When a device is stopped or
+ * started the layer does this by itself.
+ */
 void ulp_ddp_quiesce(struct net_device *netdev);
+void ulp_ddp_resume(struct net_device *netdev);
 
 /* For the networking core */
 

@@ -13,15 +13,16 @@
 //! # NIC driver
 //!
 //! Implement [`DeviceOps`], embed [`Counters`] in the driver's data and set
-//! `netdev::Driver::ULP_DDP_OPS` to the table that [`ops`] makes. Call [`quiesce`] first thing when
-//! the device is stopped.
+//! `netdev::Driver::ULP_DDP_OPS` to the table that [`ops`] makes. Call [`quiesce`] before queues of
+//! a running device change, and [`resume`] afterwards.
 //!
 //! # ULP
 //!
 //! After the connection is set up, [`Offload::add`] asks for the offload. Every I/O whose buffer
 //! [`Offload::setup`] accepted has to go through [`Offload::teardown`] before it completes; it
 //! completes in [`Ulp::teardown_done`]. The receive path reports each PDU header with
-//! [`Offload::pdu_header`].
+//! [`Offload::pdu_header`]. An offload ends with its device; [`generation`] tells when it can be
+//! asked for again.
 //!
 //! C drivers and ULPs find the same in [`include/net/ulp_ddp.h`](srctree/include/net/ulp_ddp.h).
 //!
@@ -223,22 +224,51 @@ impl Io {
     }
 }
 
-/// Ends the offload of all sockets of `dev`, for a device that stops. May sleep.
+/// Ends the offload of all sockets of `dev`, before its queues change. May sleep.
 ///
 /// On return the driver's [`DeviceOps::sk_del`] was called for each of them, and none is added
-/// until the device is up again. The connections go on without the offload.
+/// until [`resume`]. The connections go on without the offload.
 ///
-/// To be called first thing in `netdev::Driver::stop`, with no lock held under which the driver's
-/// [`DeviceOps::sk_add`] or [`DeviceOps::sk_del`] may run. RTNL and the lock of the device are
-/// fine, those two never take them.
+/// To be called with no lock held under which the driver's [`DeviceOps::sk_add`] or
+/// [`DeviceOps::sk_del`] may run. RTNL and the lock of the device are fine, those two never take
+/// them. A device that is stopped needs no call, the layer does it before `netdev::Driver::stop`.
 pub fn quiesce(dev: &netdev::NetDevice) {
     // SAFETY: The reference is valid.
     unsafe { flow::quiesce(dev.as_raw()) };
 }
 
+/// Lets sockets be offloaded to `dev` again, the counterpart of [`quiesce`]. May sleep.
+///
+/// Those that were before are offloaded anew as soon as their ULPs notice, see [`generation`]. A
+/// device that is down takes sockets when it is up again, without a call.
+pub fn resume(dev: &netdev::NetDevice) {
+    // SAFETY: The reference is valid.
+    unsafe { flow::resume(dev.as_raw()) };
+}
+
+/// A number that changes whenever some device takes sockets that it would have refused before: it
+/// is up, was reconfigured, or its offload was switched on. Any context.
+///
+/// A ULP that has no offload of a connection, or one that [ended](Offload::has_ended), asks for a
+/// new one when the number is another than before it last asked.
+///
+/// # Examples
+///
+/// ```
+/// # use kernel::net::ulp_ddp;
+/// let seen = ulp_ddp::generation();
+/// // ... ask for the offload, work without it if that fails; then, at the start of each PDU:
+/// if ulp_ddp::generation() != seen {
+///     // ... it is worth to ask again.
+/// }
+/// ```
+pub fn generation() -> u32 {
+    flow::generation()
+}
+
 /// Makes the layer ready for use. For its own module, once.
 #[doc(hidden)]
 pub fn init() -> Result {
-    flow::init();
+    flow::init()?;
     netlink::register()
 }

@@ -23,7 +23,7 @@ use core::{
 ///
 /// # Safety
 ///
-/// `sk` must be a valid full socket, `tracker` valid for writes.
+/// `sk` must be a valid connected TCP socket, `tracker` valid for writes.
 #[export]
 unsafe extern "C" fn ulp_ddp_get_netdev(
     sk: *mut bindings::sock,
@@ -215,7 +215,7 @@ unsafe extern "C" fn ulp_ddp_teardown_done(sk: *mut bindings::sock, io: *mut bin
     }
 }
 
-/// Ends the offload of all sockets of a device that stops.
+/// Ends the offload of all sockets of a device before its queues change.
 ///
 /// # Safety
 ///
@@ -224,4 +224,36 @@ unsafe extern "C" fn ulp_ddp_teardown_done(sk: *mut bindings::sock, io: *mut bin
 unsafe extern "C" fn ulp_ddp_quiesce(netdev: *mut bindings::net_device) {
     // SAFETY: As required.
     unsafe { flow::quiesce(netdev) };
+}
+
+/// Lets sockets be offloaded to a device again.
+///
+/// # Safety
+///
+/// `netdev` must be valid.
+#[export]
+unsafe extern "C" fn ulp_ddp_resume(netdev: *mut bindings::net_device) {
+    // SAFETY: As required.
+    unsafe { flow::resume(netdev) };
+}
+
+/// A number that changes whenever some device takes sockets that it would have refused before.
+///
+/// # Safety
+///
+/// None; it is for C.
+#[export]
+unsafe extern "C" fn ulp_ddp_generation() -> u32 {
+    flow::generation()
+}
+
+/// Whether the device gave the offload of a socket up.
+///
+/// # Safety
+///
+/// `sk` must be a valid TCP socket whose offload is not deleted during the call.
+#[export]
+unsafe extern "C" fn ulp_ddp_has_ended(sk: *const bindings::sock) -> bool {
+    // SAFETY: As required.
+    unsafe { Flow::of(sk) }.is_some_and(Flow::has_ended)
 }

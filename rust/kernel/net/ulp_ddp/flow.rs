@@ -23,6 +23,12 @@
 //! A device that goes away waits for its references. Therefore a flow gives up its reference when
 //! it goes down, however long the ULP keeps the socket.
 //!
+//! # Devices
+//!
+//! A device takes flows from when it is up ([`resume`]) until it goes down or is reconfigured
+//! ([`quiesce`]). A flow that went down stays down; the ULP makes a new one for the socket, when
+//! [`generation`] says that some device takes flows again.
+//!
 //! # I/Os
 //!
 //! `ulp_ddp_io::state` says who has to do what before an I/O is free again:
@@ -67,6 +73,7 @@ use crate::{
     },
 };
 use core::{
+    cell::UnsafeCell,
     ffi::c_void,
     mem::MaybeUninit,
     ptr::{
@@ -131,7 +138,8 @@ impl Drop for DmaDevice {
     }
 }
 
-/// The device that packets of `sk` come in through: VLANs and bonds are resolved.
+/// The device that packets of `sk` come in through: VLANs and bonds are resolved. May sleep; the
+/// socket must not be locked.
 ///
 /// # Errors
 ///
@@ -139,8 +147,18 @@ impl Drop for DmaDevice {
 ///
 /// # Safety
 ///
-/// `sk` must be a valid full socket.
+/// `sk` must be a valid connected TCP socket.
 pub(super) unsafe fn netdev_of(sk: *mut bindings::sock) -> Result<NetdevRef> {
+    // The route that the socket remembers may be the one of a device that is gone.
+    // SAFETY: `sk` is valid by the requirement of this function, and not locked by the caller.
+    // Connection sockets have these operations; this one is for connected sockets that are locked.
+    unsafe {
+        bindings::lock_sock(sk);
+        let ops = (*bindings::inet_csk(sk)).icsk_af_ops;
+        let routed = (*ops).rebuild_header.map_or(0, |rebuild| rebuild(sk));
+        bindings::release_sock(sk);
+        to_result(routed).map_err(|_| EOPNOTSUPP)?;
+    }
     let _rcu = rcu::read_lock();
     // SAFETY: `sk` is valid by the requirement of this function. Its route and the device of that
     // are protected by the RCU read lock.
@@ -358,25 +376,118 @@ unsafe impl Send for Flow {}
 // SAFETY: As above.
 unsafe impl Sync for Flow {}
 
+/// A device with the operations of the layer, from its registration to its end.
+struct Device {
+    dev: *mut bindings::net_device,
+    /// It takes flows.
+    open: bool,
+}
+
+// SAFETY: The pointer is compared only.
+unsafe impl Send for Device {}
+
+/// What the layer knows.
+struct Known {
+    devices: KVec<Device>,
+    flows: KVec<Arc<Flow>>,
+}
+
+impl Known {
+    fn device(&mut self, dev: *mut bindings::net_device) -> Option<&mut Device> {
+        self.devices.iter_mut().find(|device| device.dev == dev)
+    }
+}
+
 crate::sync::global_lock! {
     // SAFETY: `init` initialises it before `READY` is set, all users look at `READY` first.
-    unsafe(uninit) static ALL_FLOWS: Mutex<KVec<Arc<Flow>>> = KVec::new();
+    unsafe(uninit) static ALL_KNOWN: Mutex<Known> = Known {
+        devices: KVec::new(),
+        flows: KVec::new(),
+    };
 }
 
 static STARTED: Atomic<bool> = Atomic::new(false);
 static READY: Atomic<bool> = Atomic::new(false);
 
+/// See [`generation`].
+static GENERATION: Atomic<u32> = Atomic::new(0);
+
+/// A notifier block of C code that links it into lists of its own.
+struct Notifier(UnsafeCell<bindings::notifier_block>);
+
+// SAFETY: Rust code does not access the contents.
+unsafe impl Sync for Notifier {}
+
+static NOTIFIER: Notifier = Notifier(UnsafeCell::new(bindings::notifier_block {
+    notifier_call: Some(netdev_event),
+    next: ptr::null_mut(),
+    priority: 0,
+}));
+
 /// Makes the layer ready for use. Further calls do nothing.
-pub(super) fn init() {
-    if !STARTED.xchg(true, Full) {
-        // SAFETY: Only the first caller gets here.
-        unsafe { ALL_FLOWS.init() };
-        READY.store(true, Release);
+///
+/// # Errors
+///
+/// `ENOMEM` and what else registering a notifier has.
+pub(super) fn init() -> Result {
+    if STARTED.xchg(true, Full) {
+        return Ok(());
+    }
+    // SAFETY: Only the first caller gets here.
+    unsafe { ALL_KNOWN.init() };
+    READY.store(true, Release);
+    // SAFETY: The block is static. Devices that exist are announced before this returns.
+    to_result(unsafe { bindings::register_netdevice_notifier(NOTIFIER.0.get()) })
+}
+
+/// A device comes, goes, is up or about to be down. RTNL, and for the latter two the lock of the
+/// device.
+///
+/// # Safety
+///
+/// Only to be called by the notifier chain of network devices.
+unsafe extern "C" fn netdev_event(
+    _block: *mut bindings::notifier_block,
+    event: c_ulong,
+    info: *mut c_void,
+) -> c_int {
+    // SAFETY: By the safety requirements.
+    let dev = unsafe { (*info.cast::<bindings::netdev_notifier_info>()).dev };
+    // SAFETY: By the safety requirements the device is valid. CAST: Events are small numbers.
+    unsafe { device_event(event as bindings::netdev_cmd, dev) };
+    // CAST: 0.
+    bindings::NOTIFY_DONE as c_int
+}
+
+/// # Safety
+///
+/// `dev` must be valid.
+pub(super) unsafe fn device_event(event: bindings::netdev_cmd, dev: *mut bindings::net_device) {
+    match event {
+        bindings::netdev_cmd_NETDEV_REGISTER => {
+            // SAFETY: As required.
+            if unsafe { dev_ops(dev) }.is_ok() {
+                // Without memory for this the device offloads nothing.
+                let _ = ALL_KNOWN
+                    .lock()
+                    .devices
+                    .push(Device { dev, open: false }, GFP_KERNEL);
+            }
+        }
+        // SAFETY: As required.
+        bindings::netdev_cmd_NETDEV_UP => unsafe { resume(dev) },
+        // SAFETY: As required.
+        bindings::netdev_cmd_NETDEV_GOING_DOWN => unsafe { quiesce(dev) },
+        // It was down before.
+        bindings::netdev_cmd_NETDEV_UNREGISTER => {
+            ALL_KNOWN.lock().devices.retain(|device| device.dev != dev);
+        }
+        _ => {}
     }
 }
 
 fn forget(flow: &Arc<Flow>) {
-    let mut flows = ALL_FLOWS.lock();
+    let flows = &mut ALL_KNOWN.lock().flows;
     // The order does not matter; the last one fills the gap.
     if let Some(i) = flows.iter().position(|f| Arc::ptr_eq(f, flow)) {
         let _ = flows.remove(i);
@@ -392,7 +503,7 @@ impl Flow {
     ///   device cannot place on such.
     /// - `ENOTCONN`: not an established TCP connection.
     /// - `EBUSY`: the socket is offloaded already.
-    /// - `ENETDOWN`: the device is down.
+    /// - `ENETDOWN`: the device is down, or being reconfigured.
     /// - `ENOMEM`, and whatever the driver answers.
     ///
     /// # Safety
@@ -459,18 +570,22 @@ impl Flow {
             GFP_KERNEL,
         )?;
 
-        // The flow is in the list before the device is seen running, and the device stops running
-        // before its driver calls `quiesce`: either it is refused here or `quiesce` finds it and
-        // waits for the lock.
+        // Either `quiesce` finds the flow in the list, and waits for its lock, or it came before.
         let mut device = flow.device.lock();
-        ALL_FLOWS.lock().push(flow.clone(), GFP_KERNEL)?;
+        {
+            let mut known = ALL_KNOWN.lock();
+            if !known.device(dev).is_some_and(|device| device.open) {
+                return Err(ENETDOWN);
+            }
+            known.flows.push(flow.clone(), GFP_KERNEL)?;
+        }
         // SAFETY: The socket's pointer owns a count of the flow until `del`.
         unsafe { *slot = flow.clone().into_raw_sock() };
-        // SAFETY: `device` holds the reference.
-        let added = match (unsafe { bindings::netif_running(dev) }, ops.sk_add) {
-            // SAFETY: The device runs and has a reference, the socket is established and valid.
-            (true, Some(sk_add)) => to_result(unsafe { sk_add(dev, sk, config) }),
-            _ => Err(ENETDOWN),
+        let added = match ops.sk_add {
+            // SAFETY: The device takes flows and has a reference, the socket is established and
+            // valid.
+            Some(sk_add) => to_result(unsafe { sk_add(dev, sk, config) }),
+            None => Err(EOPNOTSUPP),
         };
         if let Err(e) = added {
             // Dropping the reference to the device takes no lock and does not sleep.
@@ -719,6 +834,11 @@ impl Flow {
         });
     }
 
+    /// Whether the flow went down and will not do anything any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Acquire)
+    }
+
     /// Whether the NIC's verdict on data digests counts.
     pub(super) fn ddgst_active(&self) -> bool {
         self.ddgst && self.active_caps().contains(Caps::NVME_TCP_DDGST_RX)
@@ -742,8 +862,8 @@ impl Flow {
 
 /// Takes all flows of `dev` down. May sleep.
 ///
-/// On return the driver's `sk_del` was called for each of them and none is added until the device
-/// is up again. The connections go on without the offload.
+/// On return the driver's `sk_del` was called for each of them and none is added until [`resume`].
+/// The connections go on without the offload.
 ///
 /// # Safety
 ///
@@ -753,15 +873,51 @@ pub(super) unsafe fn quiesce(dev: *mut bindings::net_device) {
         return;
     }
     loop {
-        let flow = ALL_FLOWS
-            .lock()
-            .iter()
-            .find(|flow| flow.dev == dev && !flow.ended.load(Acquire))
-            .cloned();
+        let flow = {
+            let mut known = ALL_KNOWN.lock();
+            if let Some(device) = known.device(dev) {
+                device.open = false;
+            }
+            known
+                .flows
+                .iter()
+                .find(|flow| flow.dev == dev && !flow.has_ended())
+                .cloned()
+        };
         let Some(flow) = flow else {
             break;
         };
         // Waits for an `add` or `del` in progress.
         flow.down();
     }
+}
+
+/// Lets `dev` take flows if it is up.
+///
+/// # Safety
+///
+/// `dev` must be valid.
+pub(super) unsafe fn resume(dev: *mut bindings::net_device) {
+    // SAFETY: As required. Otherwise it is going to be up later.
+    if !READY.load(Acquire) || !unsafe { bindings::netif_running(dev) } {
+        return;
+    }
+    let opened = ALL_KNOWN
+        .lock()
+        .device(dev)
+        .map(|device| device.open = true);
+    if opened.is_some() {
+        next_generation();
+    }
+}
+
+/// Some device takes flows that it would have refused before.
+pub(super) fn next_generation() {
+    // Whoever sees the new number sees the reason.
+    GENERATION.fetch_add(1, Release);
+}
+
+/// Changes whenever some device takes flows that it would have refused before. Any context.
+pub(super) fn generation() -> u32 {
+    GENERATION.load(Acquire)
 }

@@ -16,6 +16,7 @@ use super::{
         DevCaps, //
     },
     flow::{
+        self,
         dev_caps,
         dev_ops, //
     },
@@ -246,6 +247,9 @@ unsafe fn set_caps(
     to_result(unsafe { set(dev, active.bits(), extack) })?;
     // SAFETY: As required.
     let new = unsafe { dev_caps(dev, ops) };
+    if new.active.contains(Caps::NVME_TCP) && !old.active.contains(Caps::NVME_TCP) {
+        flow::next_generation();
+    }
     if new != old {
         // SAFETY: As required.
         unsafe { notify(dev, new) };

@@ -238,10 +238,7 @@ impl Bench {
         // SAFETY: May sleep.
         let dev = NonNull::new(unsafe { bindings::alloc_netdev_dummy(0) }).ok_or(ENOMEM)?;
         // SAFETY: The device is valid and nobody else has it.
-        unsafe {
-            (*dev.as_ptr()).netdev_ops = &NETDEV_OPS.0;
-            (*dev.as_ptr()).state = 1 << bindings::netdev_state_t___LINK_STATE_START;
-        }
+        unsafe { (*dev.as_ptr()).netdev_ops = &NETDEV_OPS.0 };
         let mut socket = ptr::null_mut();
         // SAFETY: The initial namespace is there, `socket` is valid for writes.
         let created = to_result(unsafe {
@@ -269,7 +266,34 @@ impl Bench {
             references,
         };
         bench.set_state(bindings::TCP_ESTABLISHED);
+        bench.set_running(true);
+        bench.event(bindings::netdev_cmd_NETDEV_REGISTER);
+        bench.event(bindings::netdev_cmd_NETDEV_UP);
         Ok(bench)
+    }
+
+    /// The layer hears of a change of the device.
+    fn event(&self, event: bindings::netdev_cmd) {
+        // SAFETY: The device is valid.
+        unsafe { flow::device_event(event, self.dev.as_ptr()) };
+    }
+
+    fn quiesce(&self) {
+        // SAFETY: The device is valid.
+        unsafe { flow::quiesce(self.dev.as_ptr()) };
+    }
+
+    fn resume(&self) {
+        // SAFETY: The device is valid.
+        unsafe { flow::resume(self.dev.as_ptr()) };
+    }
+
+    fn set_running(&self, running: bool) {
+        // SAFETY: The device is ours.
+        unsafe {
+            (*self.dev.as_ptr()).state =
+                c_ulong::from(running) << bindings::netdev_state_t___LINK_STATE_START;
+        }
     }
 
     fn sk(&self) -> *mut bindings::sock {
@@ -312,6 +336,7 @@ impl Bench {
 impl Drop for Bench {
     fn drop(&mut self) {
         self.set_state(bindings::TCP_CLOSE);
+        self.event(bindings::netdev_cmd_NETDEV_UNREGISTER);
         // SAFETY: Both are ours; the tests end their offload.
         unsafe {
             bindings::sock_release(self.socket.as_ptr());
@@ -604,8 +629,7 @@ mod suite {
         assert_eq!(bench.add().err(), Some(EOPNOTSUPP));
         icsk.icsk_ulp_ops = ptr::null();
 
-        // SAFETY: The device is ours.
-        unsafe { (*bench.dev.as_ptr()).state = 0 };
+        bench.event(bindings::netdev_cmd_NETDEV_GOING_DOWN);
         assert_eq!(bench.add().err(), Some(ENETDOWN));
         assert!(!bench.offloaded());
         assert_eq!(bench.held(), 0);
@@ -665,8 +689,7 @@ mod suite {
         let (mut first, mut second) = (io(), io());
         // SAFETY: The I/Os live until the end of the offload.
         unsafe { flow.setup(&mut first) }?;
-        // SAFETY: The device is valid.
-        unsafe { flow::quiesce(bench.dev.as_ptr()) };
+        bench.quiesce();
         assert_eq!(FAKE.deleted.load(Relaxed), 1);
         // The device can go, the ULP did not hear of anything.
         assert_eq!(bench.held(), 0);
@@ -683,6 +706,88 @@ mod suite {
         bench.del();
         assert_eq!(FAKE.deleted.load(Relaxed), 1);
         assert_eq!(FAKE.done.load(Relaxed), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn a_reconfigured_device_takes_sockets_again() -> Result {
+        let bench = Bench::new()?;
+        let flow = bench.add()?;
+        let mut io = io();
+        // SAFETY: The I/O lives until the end of the offload.
+        unsafe { flow.setup(&mut io) }?;
+        let generation = flow::generation();
+        assert!(!flow.has_ended());
+        bench.quiesce();
+        assert!(flow.has_ended());
+        assert_eq!(flow::generation(), generation);
+
+        // The old offload is in the way, then the device is.
+        assert_eq!(bench.add().err(), Some(EBUSY));
+        bench.del();
+        assert_eq!(FAKE.done.load(Relaxed), 1);
+        assert_eq!(bench.add().err(), Some(ENETDOWN));
+        assert!(!bench.offloaded());
+        assert_eq!(bench.held(), 0);
+
+        bench.resume();
+        assert_ne!(flow::generation(), generation);
+        let flow = bench.add()?;
+        assert!(!flow.has_ended());
+        // SAFETY: As above; the I/O is idle again.
+        unsafe { flow.setup(&mut io) }?;
+        bench.del();
+        assert_eq!(FAKE.done.load(Relaxed), 2);
+        assert_eq!(FAKE.added.load(Relaxed), 2);
+        assert_eq!(FAKE.deleted.load(Relaxed), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn a_device_takes_sockets_while_it_is_up() -> Result {
+        let bench = Bench::new()?;
+        let flow = bench.add()?;
+        bench.event(bindings::netdev_cmd_NETDEV_GOING_DOWN);
+        bench.set_running(false);
+        assert!(flow.has_ended());
+        assert_eq!(FAKE.deleted.load(Relaxed), 1);
+        bench.del();
+
+        // A reconfiguration while it is down changes nothing.
+        let generation = flow::generation();
+        bench.quiesce();
+        bench.resume();
+        assert_eq!(flow::generation(), generation);
+        assert_eq!(bench.add().err(), Some(ENETDOWN));
+
+        bench.set_running(true);
+        bench.event(bindings::netdev_cmd_NETDEV_UP);
+        assert_ne!(flow::generation(), generation);
+        bench.add()?;
+        bench.del();
+
+        // One that is not registered is no device of the layer.
+        bench.event(bindings::netdev_cmd_NETDEV_UNREGISTER);
+        bench.resume();
+        assert_eq!(bench.add().err(), Some(ENETDOWN));
+        Ok(())
+    }
+
+    #[test]
+    fn capabilities_on_are_a_reason_to_ask() -> Result {
+        let bench = Bench::new()?;
+        let dev = bench.dev.as_ptr();
+        FAKE.active.store(0, Relaxed);
+        assert_eq!(bench.add().err(), Some(EOPNOTSUPP));
+        let generation = flow::generation();
+        let feature = 1 << bindings::NETIF_F_HW_ULP_DDP_BIT;
+        for (features, asks) in [(0, 0), (feature, 1), (feature, 1), (0, 1), (feature, 2)] {
+            // SAFETY: The device is valid, and nobody else knows it.
+            to_result(unsafe { bindings::ulp_ddp_set_features(dev, features) })?;
+            assert_eq!(flow::generation().wrapping_sub(generation), asks);
+        }
+        bench.add()?;
+        bench.del();
         Ok(())
     }
 
@@ -748,8 +853,7 @@ mod suite {
         assert_eq!(FAKE.resynced.load(Relaxed), 4711);
         FAKE.resynced.store(0, Relaxed);
         flow.resync_request(5000);
-        // SAFETY: The device is valid.
-        unsafe { flow::quiesce(bench.dev.as_ptr()) };
+        bench.quiesce();
         flow.pdu_header(5000);
         assert_eq!(FAKE.resynced.load(Relaxed), 0);
         bench.del();

@@ -62,7 +62,8 @@ impl<U: Ulp> Offload<U> {
         }
     }
 
-    /// What the device of the socket's route can offload. VLANs and bonds are resolved. May sleep.
+    /// What the device of the socket's route can offload. VLANs and bonds are resolved. May sleep;
+    /// the socket must not be locked.
     ///
     /// # Errors
     ///
@@ -70,7 +71,7 @@ impl<U: Ulp> Offload<U> {
     ///
     /// # Safety
     ///
-    /// `sk` must be a valid full socket.
+    /// `sk` must be a valid connected TCP socket.
     pub unsafe fn limits(sk: *mut bindings::sock) -> Result<Limits> {
         // SAFETY: As required.
         let dev = unsafe { flow::netdev_of(sk) }?;
@@ -98,7 +99,7 @@ impl<U: Ulp> Offload<U> {
     ///   the device cannot place on such.
     /// - `ENOTCONN`: not an established TCP connection.
     /// - `EBUSY`: the socket is offloaded already.
-    /// - `ENETDOWN`: the device is down.
+    /// - `ENETDOWN`: the device is down, or being reconfigured.
     /// - `ENOMEM`, and whatever the driver answers.
     ///
     /// # Safety
@@ -149,6 +150,14 @@ impl<U: Ulp> Offload<U> {
     /// It answers the device if that lost the framing.
     pub fn pdu_header(&self, seq: u32) {
         self.flow.pdu_header(seq);
+    }
+
+    /// Whether the device gave the offload up, because it went down or was reconfigured.
+    ///
+    /// All that is left to do then is to [tear down](Offload::teardown) what was set up, or to drop
+    /// this, which does it. A new offload of the socket can be asked for after that.
+    pub fn has_ended(&self) -> bool {
+        self.flow.has_ended()
     }
 
     /// Whether the NIC's verdict on data digests, the skb bit `ulp_crc`, counts.

@@ -339,21 +339,21 @@ impl netdev::Driver for Mlx5Netdev {
     }
 
     fn change_mtu(dev: &netdev::Device<Self>, mtu: u32) -> Result {
-        // Offloaded connections are bound to the queues.
-        if dev.running() && !dev.data().flows.is_empty() {
-            return Err(EBUSY);
-        }
-        let data = dev.data();
-        let mut running = data.running.lock();
-        if running.is_none() {
+        if !dev.running() {
             return Ok(());
         }
+        // Offloaded connections are bound to the queues.
+        ulp_ddp::quiesce(dev);
+        let data = dev.data();
+        let mut running = data.running.lock();
         halt(dev, &mut running);
-        start(dev, mtu, &mut running).or_else(|e| {
+        let result = start(dev, mtu, &mut running).or_else(|e| {
             // Back to what worked before; without that, the device stays silent until it is stopped.
             start(dev, dev.mtu(), &mut running)?;
             Err(e)
-        })
+        });
+        ulp_ddp::resume(dev);
+        result
     }
 
     fn set_mac_address(_dev: &netdev::Device<Self>, _addr: &netdev::EthAddr) -> Result {

@@ -122,7 +122,7 @@ pub(super) struct Queue {
     link: UnsafeCell<Option<Link>>,
     /// Belongs to `io_work`; to whoever starts the queue while that is disabled.
     io: UnsafeCell<Io>,
-    /// Changed while `io_work` is disabled.
+    /// Changed by `io_work`, or while that is disabled.
     offload: UnsafeCell<Option<Offload>>,
     /// What [`Queue::start`] began and [`Queue::stop`] ends.
     #[pin]
@@ -164,6 +164,8 @@ struct Io {
     current: *mut Request,
     /// The connection cannot be used any more.
     failed: bool,
+    /// The devices' generation when the NIC was last asked to place data; none if it shall not.
+    asked_at: Option<u32>,
 }
 
 impl Io {
@@ -180,7 +182,13 @@ impl Io {
             last: ptr::null_mut(),
             current: ptr::null_mut(),
             failed: false,
+            asked_at: None,
         }
+    }
+
+    /// A NIC may have become ready to place data, and what is to be received next is a PDU header.
+    fn may_ask(&self) -> bool {
+        self.rx.at_boundary() && self.asked_at.is_some_and(|at| at != ulp_ddp::generation())
     }
 
     fn append(&mut self, req: *mut Request) {
@@ -399,8 +407,26 @@ impl Queue {
             dev_err!(ctrl.dev(), "failed to connect queue {}: {}\n", self.qid, e);
             return Err(e);
         }
-        if self.qid > 0 {
-            self.offload_to_nic(link);
+        let running = self.running.lock();
+        if running.is_none() {
+            // The connect command timed out in the last moment.
+            return Err(ENOTCONN.to_errno());
+        }
+        if self.qid > 0 && ctrl.ddp_limits().is_some() {
+            // The answer to the connect command was read, and there is no other command yet. So
+            // this is a PDU boundary; if it is not, `io_work` asks at the next one.
+            // SAFETY: The queue is running, so `io_work` is enabled. It is again after this, and
+            // kicked because what came meanwhile did not.
+            unsafe {
+                bindings::disable_work_sync(self.io_work.get());
+                let io = &mut *self.io.get();
+                io.asked_at = Some(ulp_ddp::generation().wrapping_sub(1));
+                if io.may_ask() {
+                    self.ask_nic(io, link);
+                }
+                bindings::enable_work(self.io_work.get());
+            }
+            self.kick();
         }
         self.live.store(true, Release);
         Ok(())
@@ -417,14 +443,16 @@ impl Queue {
         unsafe { Offload::limits(link.socket.sk()) }.ok()
     }
 
-    /// Asks the NIC to place what this queue reads. If it does not, the queue works all the same.
-    fn offload_to_nic(&self, link: &Link) {
+    /// Asks the NIC to place what this queue reads, unless one does already. If it does not, the
+    /// queue works all the same.
+    ///
+    /// For `io_work`, or while that is disabled, at a PDU boundary: what was read so far ends there,
+    /// so that is where the NIC starts to follow.
+    fn ask_nic(&self, io: &mut Io, link: &Link) {
         let ctrl = self.ctrl();
-        if ctrl.ddp_limits().is_none() {
-            return;
-        }
-        let running = self.running.lock();
-        if running.is_none() {
+        // Read first: what changes from here on is another reason to ask.
+        io.asked_at = Some(ulp_ddp::generation());
+        if self.offload().is_some_and(|offload| !offload.has_ended()) {
             return;
         }
         let cpu = self.cpu.load(Relaxed);
@@ -437,19 +465,16 @@ impl Queue {
             hdgst: link.params.hdgst,
             ddgst: link.params.ddgst,
         };
-        // The answer to the connect command was read, and there is no other command yet: so what
-        // comes next is a PDU header.
-        // SAFETY: `io_work` is enabled again below, and kicked because what came meanwhile did not.
-        // `stop()` ends the offload before the socket goes, and this driver is its only user.
+        // Requests may wait for this queue, so memory must not come from writing to its device.
+        let _noio = NoIo::new();
+        // SAFETY: By the requirements on the caller. What was set up on the old offload is an
+        // ordinary read after it is gone. `stop()` ends the new one before the socket goes, and this
+        // driver is the socket's only user.
         let added = unsafe {
-            bindings::disable_work_sync(self.io_work.get());
-            let added = Offload::add(link.socket.sk(), &config).map(|offload| {
-                *self.offload.get() = Some(offload);
-            });
-            bindings::enable_work(self.io_work.get());
-            added
+            let offload = &mut *self.offload.get();
+            drop(offload.take());
+            Offload::add(link.socket.sk(), &config).map(|added| *offload = Some(added))
         };
-        self.kick();
         if let Err(e) = added {
             ctrl.not_offloaded(self.qid, e);
         }
@@ -568,7 +593,7 @@ impl Queue {
         let (Some(offload), Some(limits)) = (self.offload(), self.ctrl().ddp_limits()) else {
             return;
         };
-        if req.len < limits.threshold {
+        if req.len < limits.threshold || offload.has_ended() {
             return;
         }
         let (rq, cursor, len) = (req.rq(), req.cursor, req.len);
@@ -825,7 +850,7 @@ impl Queue {
     /// Takes the bytes of a chunk in, and returns how many.
     fn receive(&self, io: &mut Io, link: &Link, chunk: &Chunk<'_>) -> Result<usize> {
         let mut at = 0;
-        while at < chunk.len() {
+        while at < chunk.len() && !io.may_ask() {
             let left = chunk.len() - at;
             if let (true, Some(offload)) = (io.rx.at_boundary(), self.offload()) {
                 offload.pdu_header(chunk.tcp_seq(at));
@@ -910,6 +935,9 @@ impl Queue {
                 self.abandon(io);
                 return false;
             }
+            if io.may_ask() {
+                self.ask_nic(io, link);
+            }
             // Read first: after this, what arrived before the end was read.
             let closed = self.closed.load(Acquire);
             let sent = match self.send(io, link) {
@@ -943,7 +971,7 @@ impl Queue {
                 self.fail(io);
                 continue;
             }
-            let received = received.is_ok_and(|n| n > 0);
+            let received = received.is_ok_and(|n| n > 0) || io.may_ask();
             if closed && !received {
                 if self.ctrl().is_live() {
                     dev_err!(self.ctrl().dev(), "queue {}: connection closed\n", self.qid);
@@ -1033,6 +1061,23 @@ impl Drop for Reserves {
     fn drop(&mut self) {
         // SAFETY: They are from `memalloc_noreclaim_save()` in `new()`.
         unsafe { bindings::memalloc_noreclaim_restore(self.0) };
+    }
+}
+
+/// While it exists, this task's allocations do no I/O.
+struct NoIo(c_uint);
+
+impl NoIo {
+    fn new() -> Self {
+        // SAFETY: The flags are restored by `drop()`, in the same task.
+        Self(unsafe { bindings::memalloc_noio_save() })
+    }
+}
+
+impl Drop for NoIo {
+    fn drop(&mut self) {
+        // SAFETY: They are from `memalloc_noio_save()` in `new()`.
+        unsafe { bindings::memalloc_noio_restore(self.0) };
     }
 }
 

@@ -93,11 +93,6 @@ impl FlowTable {
         self.flows.lock().get(index)?.clone()
     }
 
-    /// Whether there are no flows.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.flows.lock().iter().all(Option::is_none)
-    }
-
     fn insert(&self, flow: &Arc<FlowState>) -> Result<u32> {
         let mut flows = self.flows.lock();
         let index = flows.iter().position(Option::is_none).ok_or(ENOSPC)?;

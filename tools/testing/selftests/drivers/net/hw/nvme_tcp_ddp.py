@@ -9,10 +9,10 @@ overwritten, see nvme_tcp_ddp_lib.py.
 """
 
 from lib.py import KsftNamedVariant, NetDrvEpEnv, NlError
-from lib.py import defer
+from lib.py import defer, ip
 from lib.py import ksft_disruptive, ksft_eq, ksft_exit, ksft_ge, ksft_gt
 from lib.py import ksft_run, ksft_variants
-from nvme_tcp_ddp_lib import Connection, Counters, UlpDdpFamily
+from nvme_tcp_ddp_lib import Connection, Counters, Readers, UlpDdpFamily
 from nvme_tcp_ddp_lib import fio, offload_is_on, set_offload
 
 # Share of the payload of large reads that must be placed.
@@ -94,6 +94,72 @@ def balance(cfg):
     ksft_eq(moved["rx-nvme-tcp-setup"], moved["rx-nvme-tcp-teardown"], "buffers")
 
 
+# What takes flows down. Each generator yields when the device works again.
+
+def _link(cfg):
+    ip(f"link set dev {cfg.ifname} down")
+    ip(f"link set dev {cfg.ifname} up")
+    yield
+
+
+def _mtu(cfg):
+    before = cfg.dev["mtu"]
+    # With a smaller one, what the peer sends would be too long.
+    for mtu in (before + 200, before):
+        ip(f"link set dev {cfg.ifname} mtu {mtu}")
+        yield
+
+
+@ksft_variants([
+    KsftNamedVariant("link", _link),
+    KsftNamedVariant("mtu", _mtu),
+])
+@ksft_disruptive
+def flows_come_back(cfg, change):
+    """Sockets leave a device that changes and return, under verified reads."""
+    _switch(cfg, True)
+    with Connection(data_digest=True) as connection, \
+         Readers(connection.disk()) as readers:
+        before = Counters(cfg.ifindex)
+
+        def moved(name):
+            return (Counters(cfg.ifindex) - before)[name] > 0
+
+        for _ in change(cfg):
+            readers.wait_for(lambda: moved("rx-nvme-tcp-sk-del"), "flows end")
+            readers.wait_for(lambda: moved("rx-nvme-tcp-sk-add"), "new flows")
+            before = Counters(cfg.ifindex)
+            readers.wait_for(lambda: moved("rx-nvme-tcp-bytes"), "placement")
+            readers.wait_for(lambda: moved("ddgst_nic"), "digests by the NIC")
+            before = Counters(cfg.ifindex)
+        ksft_eq(connection.reconnections(), 0, "reconnections")
+
+
+@ksft_disruptive
+def feature_off_and_on(cfg):
+    """The offload is switched off and on under verified reads."""
+    _switch(cfg, True)
+    with Connection(data_digest=True) as connection, \
+         Readers(connection.disk()) as readers:
+        before = Counters(cfg.ifindex)
+
+        def moved(name):
+            return (Counters(cfg.ifindex) - before)[name]
+
+        for _ in range(3):
+            set_offload(cfg.ifname, False)
+            # Some reads were under way.
+            for _ in range(2):
+                before = Counters(cfg.ifindex)
+                readers.wait_for(lambda: moved("bytes_copied") > 8 << 20, "reads")
+            ksft_eq(moved("rx-nvme-tcp-setup"), 0, "buffers set up")
+            ksft_eq(moved("bytes_placed"), 0, "placed")
+            set_offload(cfg.ifname, True)
+            before = Counters(cfg.ifindex)
+            readers.wait_for(lambda: moved("rx-nvme-tcp-bytes") > 0, "placement")
+        ksft_eq(connection.reconnections(), 0, "reconnections")
+
+
 @ksft_disruptive
 def caps_follow_feature(cfg):
     """The netlink capabilities and the ethtool feature are one state."""
@@ -123,7 +189,8 @@ def main() -> None:
     """ Ksft boilerplate main """
     with NetDrvEpEnv(__file__, nsim_test=False) as cfg:
         ksft_run([large_reads_placed, off_places_nothing, mixed_sizes,
-                  balance, caps_follow_feature, caps_of_loopback],
+                  balance, flows_come_back, feature_off_and_on,
+                  caps_follow_feature, caps_of_loopback],
                  args=(cfg, ))
     ksft_exit()
 

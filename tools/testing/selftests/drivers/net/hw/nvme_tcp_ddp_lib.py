@@ -11,7 +11,9 @@ usual variables of the drivers/net tests.
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 from lib.py import cmd, ethtool
 from lib.py import KsftFailEx, KsftSkipEx, NlError
@@ -66,14 +68,14 @@ class Counters:
 
 class Connection:
     """A connected controller; disconnects when left."""
-    def __init__(self, hdr_digest=False, data_digest=False, extra=""):
+    def __init__(self, hdr_digest=False, data_digest=False, extra="", at=None):
         missing = [name for name in ("NVME_TRADDR", "NVME_TRSVCID", "NVME_SUBNQN")
                    if name not in os.environ]
         if missing:
             raise KsftSkipEx("no NVMe/TCP target given: " + " ".join(missing))
         self.subnqn = os.environ["NVME_SUBNQN"]
-        self.command = (f"nvme connect -t tcp -a {os.environ['NVME_TRADDR']} "
-                        f"-s {os.environ['NVME_TRSVCID']} -n {self.subnqn}")
+        address, port = at or (os.environ["NVME_TRADDR"], os.environ["NVME_TRSVCID"])
+        self.command = f"nvme connect -t tcp -a {address} -s {port} -n {self.subnqn}"
         if hdr_digest:
             self.command += " --hdr-digest"
         if data_digest:
@@ -99,6 +101,54 @@ class Connection:
                 raise KsftFailEx(f"{path} did not appear")
             time.sleep(0.05)
         return path
+
+
+    def attribute(self, name):
+        """An attribute of the controller in sysfs."""
+        path = Path(f"/sys/class/nvme/{self.name}/{name}")
+        return path.read_text(encoding="ascii").strip()
+
+    def reconnections(self):
+        """How often the connections were made anew."""
+        return int(self.attribute("diag/reconnect_count"))
+
+
+class Readers:
+    """Verified I/O over and over while the block below runs."""
+    def __init__(self, path, block="128k", size="8M", rw="randread"):
+        self.job = (path, block, size)
+        self.rw = rw
+        self.stop = Event()
+        self.pool = ThreadPoolExecutor(1)
+        self.running = None
+
+    def _read(self):
+        path, block, size = self.job
+        while not self.stop.is_set():
+            fio(path, self.rw, block, size, verify="crc32c",
+                extra="--verify_header_seed=0")
+
+    def __enter__(self):
+        path, block, size = self.job
+        fio(path, "write", block, size, verify="crc32c", extra="--do_verify=0")
+        self.running = self.pool.submit(self._read)
+        return self
+
+    def wait_for(self, condition, what, deadline=60):
+        """Until the condition holds; fails when a reader does."""
+        end = time.monotonic() + deadline
+        while not condition():
+            if self.running.done():
+                self.running.result()
+            if time.monotonic() > end:
+                raise KsftFailEx(f"waited {deadline} s in vain for: {what}")
+            time.sleep(0.05)
+
+    def __exit__(self, ex_type, ex_value, ex_tb):
+        self.stop.set()
+        self.pool.shutdown()
+        if ex_type is None:
+            self.running.result()
 
 
 def fio(path, rw, block, size, verify=None, extra=""):
