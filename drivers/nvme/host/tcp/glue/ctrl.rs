@@ -32,6 +32,7 @@ use super::{
     queue::Queue,
     request::{
         self,
+        Owner,
         Request, //
     },
     status,
@@ -412,17 +413,31 @@ impl Ctrl {
         unsafe { bindings::nvme_change_ctrl_state(self.nvme(), state) }
     }
 
-    /// An asynchronous event came.
-    pub(super) fn async_event_done(&self, status: u16, result: u64) {
-        // SAFETY: The controller is valid.
-        unsafe { bindings::nvme_tcp_shim_complete_async_event(self.nvme(), status, result) };
+    /// An asynchronous event came. For the `io_work` of the admin queue.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if nobody asked for one.
+    pub(super) fn async_event_done(&self, status: u16, result: u64) -> Result {
+        // SAFETY: The request is always there, and `io_work`'s while the queue owns it.
+        unsafe {
+            let req = self.async_req.get();
+            if !(*req).is_owned_by_queue() || !(*req).tx.is_idle() {
+                dev_err!(self.dev(), "an event that was not asked for\n");
+                return Err(ENOENT);
+            }
+            // With this nvme-core can use it again.
+            (*req).set_owner(Owner::Block);
+            bindings::nvme_tcp_shim_complete_async_event(self.nvme(), status, result);
+        }
+        Ok(())
     }
 
-    /// Begins to take the connections down and to make new ones, if the controller is live. Any
-    /// context.
-    pub(super) fn error_recovery(&self) {
+    /// Begins to take the connections down and to make new ones, if the controller is live, which
+    /// is what it returns. Any context.
+    pub(super) fn error_recovery(&self) -> bool {
         if !self.change_state(bindings::nvme_ctrl_state_NVME_CTRL_RESETTING) {
-            return;
+            return false;
         }
         dev_warn!(self.dev(), "starting error recovery\n");
         // SAFETY: The work item is initialized, and flushed before the controller goes.
@@ -433,6 +448,7 @@ impl Ctrl {
                 self.err_work.get(),
             )
         };
+        true
     }
 
     // Bringing up. `new` is the first time; later the tag sets are there already.
@@ -728,6 +744,9 @@ impl Ctrl {
     }
 
     fn teardown(&self, shutdown: bool) {
+        // Of what cannot be sent any more nvme-core does not know when it was sent.
+        // SAFETY: The controller is valid.
+        unsafe { bindings::nvme_stop_keep_alive(self.nvme()) };
         self.teardown_io(shutdown);
         // SAFETY: The controller is valid and its admin queue allocated.
         unsafe {
@@ -770,8 +789,11 @@ impl Ctrl {
         match self.setup(false) {
             Ok(()) => {
                 dev_info!(self.dev(), "reconnected (attempt {})\n", attempt);
-                // SAFETY: As above.
+                // SAFETY: As above. The sum is an atomic variable, which readers of the attribute
+                // in sysfs may reset.
                 unsafe {
+                    let sum = &raw mut (*self.nvme()).acc_reconnects.counter;
+                    Atomic::<i64>::from_ptr(sum).add(i64::from(attempt), Relaxed);
                     (*self.nvme()).nr_reconnects = 0;
                 }
             }

@@ -10,6 +10,7 @@ use core::{
 
 use kernel::{
     bindings,
+    fmt,
     net::{
         socket::{
             Chunk,
@@ -162,10 +163,21 @@ struct Io {
     last: *mut Request,
     /// The one that is being sent, or NULL.
     current: *mut Request,
-    /// The connection cannot be used any more.
-    failed: bool,
+    health: Health,
     /// The devices' generation when the NIC was last asked to place data; none if it shall not.
     asked_at: Option<u32>,
+}
+
+/// State of the connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Health {
+    /// It can be used.
+    Good,
+    /// It broke; error recovery was started and ends all requests.
+    Recovering,
+    /// It broke while the controller comes up or goes down: somebody waits for answers that cannot
+    /// come any more.
+    Lost,
 }
 
 impl Io {
@@ -181,7 +193,7 @@ impl Io {
             first: ptr::null_mut(),
             last: ptr::null_mut(),
             current: ptr::null_mut(),
-            failed: false,
+            health: Health::Good,
             asked_at: None,
         }
     }
@@ -491,12 +503,13 @@ impl Queue {
         let Some(listener) = running.take() else {
             return;
         };
+        drop(listener);
+        // Before the connection ends, lest that looks like an error.
+        // SAFETY: `start()` enabled it. Submitters may try to queue it later, in vain.
+        unsafe { bindings::disable_work_sync(self.io_work.get()) };
         if let Some(link) = self.link() {
             link.socket.shutdown();
         }
-        drop(listener);
-        // SAFETY: `start()` enabled it. Submitters may try to queue it later, in vain.
-        unsafe { bindings::disable_work_sync(self.io_work.get()) };
         // All requests that were given to the NIC are ours again after this.
         // SAFETY: `io_work` is disabled.
         drop(unsafe { (*self.offload.get()).take() });
@@ -762,8 +775,7 @@ impl Queue {
                 result,
             } => {
                 if self.is_async_event(cid) {
-                    self.ctrl().async_event_done(status, result);
-                    return Ok(());
+                    return self.ctrl().async_event_done(status, result);
                 }
                 let req = self.find(cid)?;
                 self.finish(req, status, result)
@@ -915,7 +927,7 @@ impl Queue {
     }
 
     fn is_async_event(&self, cid: u16) -> bool {
-        self.qid == 0 && u32::from(cid.to_le() & 0xfff) >= bindings::NVME_AQ_BLK_MQ_DEPTH
+        self.qid == 0 && u32::from(cid.to_le()) == bindings::NVME_AQ_BLK_MQ_DEPTH
     }
 
     fn run(&self) {
@@ -931,9 +943,13 @@ impl Queue {
     fn run_for(&self, io: &mut Io, link: &Link, budget: Delta) -> bool {
         let start = Instant::<Monotonic>::now();
         loop {
-            if io.failed {
-                self.abandon(io);
-                return false;
+            match io.health {
+                Health::Good => {}
+                Health::Recovering => return false,
+                Health::Lost => {
+                    self.abandon(io, link);
+                    return false;
+                }
             }
             if io.may_ask() {
                 self.ask_nic(io, link);
@@ -943,13 +959,7 @@ impl Queue {
             let sent = match self.send(io, link) {
                 Ok(sent) => sent,
                 Err(e) => {
-                    dev_err!(
-                        self.ctrl().dev(),
-                        "queue {}: failed to send: {:?}\n",
-                        self.qid,
-                        e
-                    );
-                    self.fail(io);
+                    self.fail(io, fmt!("failed to send: {e:?}"));
                     continue;
                 }
             };
@@ -962,21 +972,12 @@ impl Queue {
             let received = link.socket.read(&mut reader);
             let error = reader.error.or(received.err());
             if let Some(e) = error {
-                dev_err!(
-                    self.ctrl().dev(),
-                    "queue {}: failed to receive: {:?}\n",
-                    self.qid,
-                    e
-                );
-                self.fail(io);
+                self.fail(io, fmt!("failed to receive: {e:?}"));
                 continue;
             }
             let received = received.is_ok_and(|n| n > 0) || io.may_ask();
             if closed && !received {
-                if self.ctrl().is_live() {
-                    dev_err!(self.ctrl().dev(), "queue {}: connection closed\n", self.qid);
-                }
-                self.fail(io);
+                self.fail(io, fmt!("connection closed"));
                 continue;
             }
             let pending = !io.current.is_null() || self.has_more(io);
@@ -990,17 +991,25 @@ impl Queue {
         }
     }
 
-    fn fail(&self, io: &mut Io) {
-        io.failed = true;
-        self.ctrl().error_recovery();
+    /// The connection cannot be used any more.
+    fn fail(&self, io: &mut Io, reason: fmt::Arguments<'_>) {
+        let ctrl = self.ctrl();
+        // In other states whoever brings the controller up or down knows what to say.
+        if ctrl.is_live() {
+            dev_err!(ctrl.dev(), "queue {}: {}\n", self.qid, reason);
+        }
+        io.health = if ctrl.error_recovery() {
+            Health::Recovering
+        } else {
+            Health::Lost
+        };
     }
 
-    /// Fails what is under way, unless error recovery is going to: while the controller comes up or
-    /// goes down somebody waits for an answer that cannot come any more.
-    fn abandon(&self, io: &mut Io) {
-        if self.ctrl().is_live() {
-            return;
-        }
+    /// Fails what is under way.
+    fn abandon(&self, io: &mut Io, link: &Link) {
+        // The peer must not get what the pages of a request hold after it has ended.
+        link.socket.shutdown();
+        self.drain();
         self.accept(io);
         io.first = ptr::null_mut();
         io.last = ptr::null_mut();
