@@ -27,6 +27,9 @@ use crate::{
     time::Jiffies, //
 };
 
+#[cfg(CONFIG_RUST_NET_KUNIT_TEST)]
+mod tests;
+
 /// An IPv4 or IPv6 address with a port.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
