@@ -3,12 +3,14 @@
 
 LAB := tools/lab/bootstrap && python3 tools/lab
 
-.PHONY: help demo check fuzz check-debug selftests vm kernel model overlay clean distclean
+.PHONY: help demo check fuzz bench-nic check-debug selftests vm kernel model overlay clean distclean
 
 help:
 	@echo 'make demo       set everything up, read real files over NVMe/TCP, placed by the NIC'
 	@echo 'make check      set everything up, run every test'
 	@echo 'make fuzz       fuzz the device model, FUZZ_SECONDS= for each of FUZZ_TARGETS='
+	@echo 'make bench-nic  compare mlx5_rs with mlx5_core on one port, the target in a second VM'
+	@echo '     QUICK=1 BENCH_SECONDS= BENCH_REPETITIONS=   shorter, or longer'
 	@echo 'make selftests  the kernel'"'"'s own tests of network drivers, with mlx5_core and with mlx5_rs'
 	@echo '     DRIVER= TESTS=   only one driver, only some tests'
 	@echo 'make check-debug   what loads our code, on a kernel with KASAN, lockdep, kmemleak and DMA-API checks'
@@ -30,6 +32,9 @@ check:
 
 fuzz:
 	@$(LAB) fuzz
+
+bench-nic:
+	@$(LAB) bench-nic
 
 selftests:
 	@$(LAB) selftests

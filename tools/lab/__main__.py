@@ -8,6 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import bench
 import check
 import debug
 import demo
@@ -52,6 +53,14 @@ def run_demo():
     return demo.report(passes)
 
 
+def run_bench():
+    runner = prepare(*BASE, "kernel tree", "kernel", "device model", more=1)
+    with runner.step("bench-nic") as step:
+        measured = bench.run(step)
+    bench.publish(measured)
+    return 0
+
+
 def run_fuzz():
     runner = prepare("tool root", more=1)
     with runner.step("fuzz") as step:
@@ -90,6 +99,8 @@ def dispatch(command, args):
         return toolroot.run(" ".join(args) or "bash", check=False).returncode
     elif command == "check":
         return check.run(prepare)
+    elif command == "bench-nic":
+        return run_bench()
     elif command == "fuzz":
         return run_fuzz()
     elif command == "check-debug":
@@ -110,7 +121,7 @@ def dispatch(command, args):
     elif command == "distclean":
         distclean()
     else:
-        raise Failure("Commands: demo check fuzz check-debug selftests overlay kernel model make root vm make-vm clean distclean.")
+        raise Failure("Commands: demo check fuzz bench-nic check-debug selftests overlay kernel model make root vm make-vm clean distclean.")
     return 0
 
 
