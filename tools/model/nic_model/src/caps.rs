@@ -79,7 +79,10 @@ const ETHERNET_CAPS: &[(Field, u64)] = &[
 const FLOW_TABLE_CAPS: &[(Field, u64)] = &[
     (Field::new(0x40 * 8, 1), 1),     // ft_support
     (Field::new(0x40 * 8 + 3, 1), 1), // flow_modify_en
+    (Field::new(0x40 * 8 + 3, 1), 1), // flow_modify_en
     (Field::new(0x40 * 8 + 4, 1), 1), // modify_root
+    (Field::new(0x40 * 8 + 5, 1), 1), // identified_miss_table_mode
+    (Field::new(0x40 * 8 + 6, 1), 1), // flow_table_modify
     (Field::new(0x40 * 8 + 5, 1), 1), // identified_miss_table_mode
     (Field::new(0x40 * 8 + 6, 1), 1), // flow_table_modify
     (Field::new(0x44 * 8 + 2, 6), LOG_MAX_FLOW_TABLE),
