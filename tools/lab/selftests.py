@@ -126,7 +126,8 @@ def run_test(step, driver, test):
     command = f"cd /opt/selftests/{DIRECTORY}/{directory} && python3 -B ./{name}.py"
     guest = vm.Guest(
         # What the tests allow a slow machine.
-        run=f"export KSFT_MACHINE_SLOW=yes\n{command}", ports=2, smp=CPUS, timeout=TIMEOUT, topology={"DRIVER": driver, "HOST": "rs"},
+        run=f"export KSFT_MACHINE_SLOW=yes PATH=/opt/repo/tools/lab/guest/bin:$PATH\n{command}",
+        ports=2, smp=CPUS, timeout=TIMEOUT, topology={"DRIVER": driver, "HOST": "rs"},
     )
     at = len(step.output())
     outcome = vm.boot(guest, lambda script, binds: step.capture(lambda **pipes: toolroot.start(script, binds, **pipes)))
@@ -222,13 +223,16 @@ def by_driver(values):
 
 
 def patterns(members, names):
-    """Some cases by name, or by a pattern where it says the same in fewer words."""
-    if len(members) < 4:
-        return members
+    """Some of the cases by name, or by the start of their names where no other case starts so."""
     common = os.path.commonprefix(members)
+    if len(members) < 3:
+        return members
     if common and not any(name.startswith(common) for name in names if name not in members):
         return [common + "*"]
-    return members
+    groups = {}
+    for name in members:
+        groups.setdefault(name[len(common):len(common) + 1], []).append(name)
+    return [pattern for group in groups.values() for pattern in patterns(group, names)]
 
 
 def summary(results):
