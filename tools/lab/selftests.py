@@ -93,8 +93,15 @@ def reason(result):
     if result.comment:
         return re.sub(r"^(SKIP|XFAIL)\s*", "", result.comment)
     failed = [note for note in result.notes if note.startswith("Check failed")]
-    raised = [note.removeprefix("Exception|").strip() for note in result.notes if re.match(r"Exception\| [\w.]+: ", note)]
-    return " ".join((failed[:1] or raised[-1:] or result.notes[-1:] or ["no reason given"])[0].split())[:200]
+    if failed:
+        return " ".join(failed[0].split())[:200]
+    # Of an exception its name, or the last that a failed command said.
+    said = [note.partition("Exception|")[2].strip() for note in result.notes if "Exception|" in note]
+    named = [line for line in said if re.match(r"[\w.]+: ", line) and "Command failed" not in line]
+    last = ([line for line in said if line] or result.notes or ["no reason given"])[-1]
+    if not any("CmdExitFailure" in line for line in said) and named:
+        last = named[-1]
+    return " ".join(re.sub(r"^(STDERR: )?(/\S*/)?", "", last).split())[:200]
 
 
 @dataclass

@@ -13,15 +13,22 @@ from selftests import Case, Record
 from steps import Failure
 
 OUTPUT = """TAP version 13
-1..4
+1..5
 ok 1 queues.get_queues
 # Check| At queues.py, line 1, in addremove_queues:
 # Check failed 3 != 4 queues
 not ok 2 queues.addremove_queues
 # Exception| Traceback (most recent call last):
 # Exception| net.lib.py.utils.CmdExitFailure: Command failed
+# Exception| CMD: /opt/gro
+# Exception|   STDERR: /opt/gro: too few frames
+# Exception|
 not ok 3 queues.check_down
 ok 4 queues.check_xsk # XFAIL Device does not support it
+# Exception| Traceback (most recent call last):
+# Exception| KeyError: 'x'
+# Exception|
+not ok 5 queues.check_more
 """
 
 
@@ -34,7 +41,8 @@ class Cases(unittest.TestCase):
         results = selftests.cases("queues", ended(), OUTPUT, [])
         self.assertEqual(results["get_queues"], Case("pass"))
         self.assertEqual(results["addremove_queues"], Case("fail", "Check failed 3 != 4 queues"))
-        self.assertEqual(results["check_down"], Case("fail", "net.lib.py.utils.CmdExitFailure: Command failed"))
+        self.assertEqual(results["check_down"], Case("fail", "gro: too few frames"))
+        self.assertEqual(results["check_more"], Case("fail", "KeyError: 'x'"))
         self.assertEqual(results["check_xsk"], Case("skip", "Device does not support it"))
 
     def test_a_test_that_stops_early_has_failed(self):
