@@ -27,6 +27,12 @@ CLIPPY_MAKE = 'make -C /kernel/tree O=/kernel/clippy LLVM=1 CC="ccache clang" CL
 RUST_TARGETS = ("rust/", "drivers/net/ethernet/mellanox/mlx5_rs/", "drivers/nvme/host/", "samples/rust/")
 # Suites that a module brings along run when it is loaded.
 MODULES = ("mlx5_rs", "nvme-tcp")
+# What "make rustdoc" does for the kernel crate, without the pages and without all that it depends on.
+RUSTDOC = (
+    "cd /kernel/obj && OBJTREE=$PWD RUST_MODFILE=kernel RUSTC_BOOTSTRAP=1 rustdoc --check -Zunstable-options --edition=2021 "
+    "--target=./scripts/target.json --sysroot=/dev/null -Lrust @include/generated/rustc_cfg --crate-name kernel /kernel/tree/rust/kernel/lib.rs "
+    + " ".join(f"--extern {name}" for name in ("ffi", "pin_init", "build_error", "macros", "bindings", "uapi", "zerocopy", "zerocopy_derive"))
+)
 # checkpatch's types that do not apply here, each with its reason.
 CHECKPATCH_IGNORE = {
     "FILE_PATH_CHANGES": "MAINTAINERS lines of new files belong to the overlay's own MAINTAINERS",
@@ -131,10 +137,13 @@ def checkpatch(step, results):
 
 
 def documentation(step, results):
-    """kernel-doc comments of our C, and our reStructuredText as far as it needs no Sphinx."""
+    """kernel-doc comments of our C, rustdoc, and our reStructuredText as far as it needs no Sphinx."""
     sources = [name for name in overlay.overlay_files() if name.endswith((".c", ".h"))]
     good, output = command(step, f"cd /kernel/tree && tools/docs/kernel-doc -Werror -none {quoted(sources)}")
     results.add("kernel-doc", good, output)
+    good, output = command(step, RUSTDOC)
+    warned = [text for text in warnings(output) if place_of(text) in overlay.overlay_files()]
+    results.add("rustdoc", good and not warned, "\n".join(warned) or output)
     venv = [(CACHE / "ruff", "/ruff")]
     install = f"test -x /ruff/{DOCUTILS}/bin/docutils || {{ python3 -m venv /ruff/{DOCUTILS} && /ruff/{DOCUTILS}/bin/pip -q install {DOCUTILS}; }}"
     good, output = command(step, install, venv)
@@ -178,6 +187,17 @@ def differences(one, other):
                 yield f"differs: {relative / name}"
 
 
+def warnings(output):
+    """The messages of a Rust tool."""
+    return re.split(r"\n(?=warning|error)", output)
+
+
+def place_of(message):
+    """The file in the kernel tree that a message is about, if it is about one."""
+    place = re.search(r"--> (?:/kernel/tree/)?([\w./-]+\.rs):", message)
+    return place[1] if place else None
+
+
 def kernel_clippy(step, results):
     """Clippy over our kernel code, in an object directory of its own: it changes every rustc command."""
     objects = BUILD / "clippy"
@@ -193,11 +213,11 @@ def kernel_clippy(step, results):
     # warning, so what has one is forgotten for the next run to compile it again.
     ours = set(overlay.overlay_files())
     warned = []
-    for text in re.split(r"\n(?=warning|error)", output):
-        place = re.search(r"--> (?:/kernel/tree/)?([\w./-]+\.rs):", text)
-        if place and place[1] in ours:
+    for text in warnings(output):
+        place = place_of(text)
+        if place in ours:
             warned.append(text)
-            top = Path(place[1]).parent if not place[1].startswith("rust/") else Path("rust")
+            top = Path(place).parent if not place.startswith("rust/") else Path("rust")
             for stale in (objects / top).glob("*.o"):
                 stale.unlink()
     results.add("clippy builds the kernel's Rust", good, kernel.errors(output))

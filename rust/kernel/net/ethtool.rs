@@ -3,7 +3,7 @@
 //! ethtool operations of a network device.
 //!
 //! A driver implements [`Operations`] and names the table in
-//! [`Driver::ETHTOOL_OPS`](super::netdev::Driver::ETHTOOL_OPS).
+//! [`Driver::ETHTOOL_OPS`].
 //!
 //! All callbacks run in process context with RTNL held, and may sleep.
 //!
