@@ -17,7 +17,7 @@ help:
 	@echo 'make vm         boot the demo topology with a root shell on the console'
 	@echo '     RUN=cmds   run commands there instead and exit with their status'
 	@echo '     SHARE=dir  a directory that appears at /share in the guest, writable'
-	@echo '     DRIVER= HOST= FAULTS= TOPO= ACCEL=   see README.md'
+	@echo '     DRIVER= HOST= FAULTS= TOPO= CAPTURE= ACCEL=   see README.md'
 	@echo 'make kernel     build the kernel and its modules'
 	@echo 'make model      build the device model'
 	@echo 'make overlay    only bring the kernel tree up to date'
