@@ -8,6 +8,8 @@ Needs a NIC with the feature ulp-ddp and a target whose namespace 1 may be
 overwritten, see nvme_tcp_ddp_lib.py.
 """
 
+from pathlib import Path
+
 from lib.py import KsftNamedVariant, NetDrvEpEnv, NlError
 from lib.py import defer, ip
 from lib.py import ksft_disruptive, ksft_eq, ksft_exit, ksft_ge, ksft_gt
@@ -17,6 +19,9 @@ from nvme_tcp_ddp_lib import fio, offload_is_on, set_offload
 
 # Share of the payload of large reads that must be placed.
 PLACED_SHARE = 0.9
+
+# The target must not give up while a device is away.
+PATIENCE = "--keep-alive-tmo=60"
 
 _digests = [
     KsftNamedVariant("no_digest", False, False),
@@ -118,7 +123,7 @@ def _mtu(cfg):
 def flows_come_back(cfg, change):
     """Sockets leave a device that changes and return, under verified reads."""
     _switch(cfg, True)
-    with Connection(data_digest=True) as connection, \
+    with Connection(data_digest=True, extra=PATIENCE) as connection, \
          Readers(connection.disk()) as readers:
         before = Counters(cfg.ifindex)
 
@@ -136,10 +141,40 @@ def flows_come_back(cfg, change):
 
 
 @ksft_disruptive
+def device_returns(cfg):
+    """The driver is unbound and bound again, under verified reads."""
+    _switch(cfg, True)
+    device = Path(f"/sys/class/net/{cfg.ifname}/device").resolve()
+    driver = (device / "driver").resolve()
+    addresses = [f"{info['local']}/{info['prefixlen']}"
+                 for info in ip(f"addr show dev {cfg.ifname}", json=True)[0]["addr_info"]
+                 if info["scope"] == "global"]
+    with Connection(data_digest=True, extra=PATIENCE) as connection, \
+         Readers(connection.disk()) as readers:
+        (driver / "unbind").write_text(device.name, encoding="ascii")
+        (driver / "bind").write_text(device.name, encoding="ascii")
+        cfg.ifindex = ip(f"link show dev {cfg.ifname}", json=True)[0]["ifindex"]
+        ip(f"link set dev {cfg.ifname} mtu {cfg.dev['mtu']} up")
+        for address in addresses:
+            extra = "nodad" if ":" in address else ""
+            ip(f"addr add {address} dev {cfg.ifname} {extra}")
+        set_offload(cfg.ifname, True)
+        before = Counters(cfg.ifindex)
+
+        def moved(name):
+            return (Counters(cfg.ifindex) - before)[name] > 0
+
+        readers.wait_for(lambda: moved("rx-nvme-tcp-sk-add"), "new flows")
+        readers.wait_for(lambda: moved("rx-nvme-tcp-bytes"), "placement")
+        readers.wait_for(lambda: moved("ddgst_nic"), "digests by the NIC")
+        ksft_eq(connection.reconnections(), 0, "reconnections")
+
+
+@ksft_disruptive
 def feature_off_and_on(cfg):
     """The offload is switched off and on under verified reads."""
     _switch(cfg, True)
-    with Connection(data_digest=True) as connection, \
+    with Connection(data_digest=True, extra=PATIENCE) as connection, \
          Readers(connection.disk()) as readers:
         before = Counters(cfg.ifindex)
 
@@ -189,7 +224,7 @@ def main() -> None:
     """ Ksft boilerplate main """
     with NetDrvEpEnv(__file__, nsim_test=False) as cfg:
         ksft_run([large_reads_placed, off_places_nothing, mixed_sizes,
-                  balance, flows_come_back, feature_off_and_on,
+                  balance, flows_come_back, device_returns, feature_off_and_on,
                   caps_follow_feature, caps_of_loopback],
                  args=(cfg, ))
     ksft_exit()
