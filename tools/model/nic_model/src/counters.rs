@@ -86,7 +86,7 @@ pub(crate) struct Counters {
     sizes: [u64; SIZES.len()],
     /// Received frames above the MTU.
     pub(crate) oversize: u64,
-    pub(crate) link_downs: u32,
+    pub(crate) link_downs: u64,
     /// At the vport.
     pub(crate) receive_errors: Counter,
     pub(crate) transmit_errors: Counter,
@@ -97,7 +97,7 @@ pub(crate) struct Counters {
     /// Frames that found no receive buffer.
     pub(crate) no_buffer: u64,
     /// Frames that did not fit into theirs.
-    pub(crate) short_buffer: u32,
+    pub(crate) short_buffer: u64,
     /// Frames that waited for one.
     pub(crate) pauses: u64,
     /// Frames sent without link.
@@ -180,7 +180,7 @@ impl Counters {
         let mut output = vec![0; 0x210];
         // nic_receive_steering_discard, eth_wqe_too_small.
         Field::bytes(0x20, 8).set(&mut output, self.steering_drops);
-        Field::bytes(0x54, 4).set(&mut output, self.short_buffer.into());
+        Field::bytes(0x54, 4).set(&mut output, self.short_buffer);
         output
     }
 
@@ -251,7 +251,7 @@ impl Counters {
                 }
             }
             reg::PPCNT_PHYSICAL_LAYER => {
-                Field::bytes(reg::PPCNT_COUNTERS + 0xc0, 4).set(data, self.link_downs.into());
+                Field::bytes(reg::PPCNT_COUNTERS + 0xc0, 4).set(data, self.link_downs);
             }
             _ => (),
         }

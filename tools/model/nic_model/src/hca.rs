@@ -336,7 +336,7 @@ impl Hca {
             return;
         }
         log::info!("{}: link {}", self.name, if up { "up" } else { "down" });
-        self.port.counters.link_downs += u32::from(!up);
+        self.port.counters.link_downs += u64::from(!up);
         if let Some(eqn) = self.objects.queues.eq_for(eq::EVENT_PORT_CHANGE) {
             let mut entry = [0; eq::ENTRY];
             entry[eq::ENTRY_TYPE] = eq::EVENT_PORT_CHANGE;

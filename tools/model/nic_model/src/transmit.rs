@@ -97,12 +97,14 @@ impl Hca {
             }
             if queue.available() == 0 {
                 if !queue.update_producer(&self.host.bus.memory, RECORD_WORD) {
-                    log::warn!("{}: SQ {sqn}: bad doorbell record", self.name);
                     // Nobody knows what there is to flush.
                     queue.state = State::Error;
                     queue.producer = queue.consumer;
                     sq.scheduled = false;
-                    self.catastrophe(eq::QUEUE_TYPE_SQ, sqn);
+                    if !flush {
+                        log::warn!("{}: SQ {sqn}: bad doorbell record", self.name);
+                        self.catastrophe(eq::QUEUE_TYPE_SQ, sqn);
+                    }
                     return false;
                 }
                 if queue.available() == 0 {

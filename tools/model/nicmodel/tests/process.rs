@@ -91,7 +91,12 @@ fn mistakes_on_the_command_line_are_told() {
     let taken = taken.to_str().unwrap();
     let free = socket("free");
     let free = free.to_str().unwrap();
+    let plan = std::env::temp_dir().join(format!("nicmodel-{}-faults.toml", std::process::id()));
+    std::fs::write(&plan, "[[frame]]\nport = 1\naction = \"drop\"\n").unwrap();
+    let plan = plan.to_str().unwrap();
     let cases: &[&[&str]] = &[
+        &["--port", free, "--faults", "/nonexistent.toml"],
+        &["--port", free, "--faults", plan],
         &[],
         &["--port", taken],
         &["--port", "/nonexistent/dir/nic.sock"],
@@ -110,4 +115,5 @@ fn mistakes_on_the_command_line_are_told() {
         assert!(!output.stderr.is_empty() && output.stdout.is_empty(), "{arguments:?}");
     }
     std::fs::remove_file(taken).unwrap();
+    std::fs::remove_file(plan).unwrap();
 }
