@@ -204,11 +204,14 @@ struct Mirror;
 #[vtable]
 impl Driver for Mirror {
     type Data = Data;
+    type TxQueue = ();
 
     const ETHTOOL_OPS: Option<ethtool::Table<Self>> = Some(ethtool::Table::new());
 
     fn open(dev: &Device<Self>) -> Result {
         dev.data().napi.enable();
+        // The ring is shared with the poll function, there is nothing else.
+        dev.replace_tx_queue(0, Some(()))?;
         dev.carrier_on();
         dev.tx_start_all_queues();
         Ok(())
@@ -226,7 +229,7 @@ impl Driver for Mirror {
         }
     }
 
-    fn start_xmit(dev: &Device<Self>, skb: TxSkb) -> TxResult {
+    fn start_xmit(dev: &Device<Self>, _queue: &mut (), skb: TxSkb) -> TxResult {
         let napi = &dev.data().get_ref().napi;
         let Some(txq) = dev.tx_queue(skb.queue()) else {
             return TxResult::Ok;
@@ -304,7 +307,7 @@ impl Module for SampleModule {
         // SAFETY: The registration is dropped together with the module.
         let net = unsafe {
             netdev::Registration::<Mirror>::new(parent, &config, |dev: &NetDevice| {
-                let napi = Napi::new(dev, (), Queue::new());
+                let napi = Napi::new(dev, 0, (), Queue::new());
                 try_pin_init!(Data { napi <- napi }? Error)
             })
         }?;

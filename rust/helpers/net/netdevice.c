@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/cpumask.h>
 #include <linux/etherdevice.h>
 #include <linux/netdevice.h>
+#include <linux/workqueue.h>
 
 #ifdef CONFIG_INET
 
@@ -25,6 +27,11 @@ __rust_helper void rust_helper_netif_tx_start_all_queues(struct net_device *dev)
 	netif_tx_start_all_queues(dev);
 }
 
+__rust_helper void rust_helper_netif_tx_wake_all_queues(struct net_device *dev)
+{
+	netif_tx_wake_all_queues(dev);
+}
+
 __rust_helper void rust_helper_netif_tx_disable(struct net_device *dev)
 {
 	netif_tx_disable(dev);
@@ -44,6 +51,28 @@ __rust_helper
 bool rust_helper_netif_tx_queue_stopped(const struct netdev_queue *txq)
 {
 	return netif_tx_queue_stopped(txq);
+}
+
+__rust_helper void rust_helper___netif_tx_lock_bh(struct netdev_queue *txq)
+{
+	__netif_tx_lock_bh(txq);
+}
+
+__rust_helper void rust_helper___netif_tx_unlock_bh(struct netdev_queue *txq)
+{
+	__netif_tx_unlock_bh(txq);
+}
+
+__rust_helper void rust_helper_dev_core_stats_tx_dropped_inc(struct net_device *dev)
+{
+	dev_core_stats_tx_dropped_inc(dev);
+}
+
+__rust_helper int rust_helper_netif_set_xps_queue(struct net_device *dev,
+						  const struct cpumask *mask,
+						  u16 index)
+{
+	return netif_set_xps_queue(dev, mask, index);
 }
 
 __rust_helper bool rust_helper___netdev_tx_sent_queue(struct netdev_queue *txq,
@@ -87,17 +116,24 @@ __rust_helper bool rust_helper_is_valid_ether_addr(const u8 *addr)
 	return is_valid_ether_addr(addr);
 }
 
-__rust_helper void rust_helper_netif_napi_add(struct net_device *dev,
-					      struct napi_struct *napi,
-					      int (*poll)(struct napi_struct *,
-							  int))
+__rust_helper
+void rust_helper_netif_napi_add_config(struct net_device *dev,
+				       struct napi_struct *napi,
+				       int (*poll)(struct napi_struct *, int),
+				       int index)
 {
-	netif_napi_add(dev, napi, poll);
+	netif_napi_add_config(dev, napi, poll, index);
 }
 
 __rust_helper void rust_helper_netif_napi_del(struct napi_struct *napi)
 {
 	netif_napi_del(napi);
+}
+
+__rust_helper void rust_helper_netif_napi_set_irq(struct napi_struct *napi,
+						  int irq)
+{
+	netif_napi_set_irq(napi, irq);
 }
 
 __rust_helper void rust_helper_napi_schedule(struct napi_struct *napi)
@@ -109,6 +145,27 @@ __rust_helper gro_result_t rust_helper_napi_gro_receive(struct napi_struct *napi
 							struct sk_buff *skb)
 {
 	return napi_gro_receive(napi, skb);
+}
+
+__rust_helper void rust_helper_init_delayed_work(struct delayed_work *work,
+						  work_func_t func)
+{
+	INIT_DELAYED_WORK(work, func);
+}
+
+__rust_helper unsigned int rust_helper_num_online_cpus(void)
+{
+	return num_online_cpus();
+}
+
+__rust_helper void rust_helper_local_bh_disable(void)
+{
+	local_bh_disable();
+}
+
+__rust_helper void rust_helper_local_bh_enable(void)
+{
+	local_bh_enable();
 }
 
 #endif

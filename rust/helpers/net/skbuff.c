@@ -67,6 +67,16 @@ __rust_helper unsigned int rust_helper_skb_gso_segs(const struct sk_buff *skb)
 	return skb_shinfo(skb)->gso_segs;
 }
 
+__rust_helper unsigned int rust_helper_skb_gso_type(const struct sk_buff *skb)
+{
+	return skb_shinfo(skb)->gso_type;
+}
+
+__rust_helper int rust_helper_skb_transport_offset(const struct sk_buff *skb)
+{
+	return skb_transport_offset(skb);
+}
+
 __rust_helper unsigned int rust_helper_skb_tcp_all_headers(const struct sk_buff *skb)
 {
 	return skb_tcp_all_headers(skb);

@@ -23,7 +23,9 @@ use crate::{
 use core::{
     cell::UnsafeCell,
     marker::PhantomData,
-    ops::Deref, //
+    mem::ManuallyDrop,
+    ops::Deref,
+    ptr, //
 };
 
 /// Proof of running in the poll function of a NAPI context, and how much it may do.
@@ -96,17 +98,26 @@ pub trait Poll: Send + Sync + 'static {
 /// # Invariants
 ///
 /// - `napi` was added to a `net_device`.
-/// - `enabled` tells whether `napi` is enabled. The state is only accessed by the poll function, or
-///   while `enabled` is locked and false.
+/// - `control` tells whether `napi` is enabled. The state is only accessed by the poll function, or
+///   while `control` is locked and `napi` is not enabled.
+/// - No queue refers to `napi` but the one that `control` names.
 #[pin_data(PinnedDrop)]
 pub struct Napi<P: Poll> {
     #[pin]
     napi: Opaque<bindings::napi_struct>,
     #[pin]
-    enabled: Mutex<bool>,
-    state: UnsafeCell<P::State>,
+    control: Mutex<Control>,
+    /// Dropped before the context is deleted.
+    state: ManuallyDrop<UnsafeCell<P::State>>,
     #[pin]
     poll: P,
+}
+
+/// What process context does with a context.
+struct Control {
+    enabled: bool,
+    /// The queue that it was linked with.
+    queue: Option<u16>,
 }
 
 // SAFETY: The parts are `Send`; the context can be deleted by any thread.
@@ -117,33 +128,55 @@ unsafe impl<P: Poll> Send for Napi<P> {}
 unsafe impl<P: Poll> Sync for Napi<P> {}
 
 impl<P: Poll> Napi<P> {
-    /// Creates a context and adds it to `dev`.
+    /// Creates context number `index` and adds it to `dev`.
+    ///
+    /// What the user sets for the context, and its NAPI ID, are kept under this number by the
+    /// device. Of several contexts with the same number only one may be enabled at a time.
     ///
     /// Process context, may sleep. The lock of the device instance may not be held. Devices of
     /// [`netdev::Registration`](super::netdev::Registration) do not hold it in callbacks.
     ///
     /// The context has to be dropped before the device is freed: keep it in the data of the device.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if the device has fewer queues than that.
     pub fn new<E>(
         dev: &NetDevice,
+        index: u16,
         state: P::State,
         poll: impl PinInit<P, E>,
     ) -> impl PinInit<Self, Error>
     where
         Error: From<E>,
     {
+        let exists = u32::from(index) < dev.num_queues();
         let dev = dev.as_raw();
         try_pin_init!(Self {
             poll <- poll,
-            enabled <- new_mutex!(false),
-            state: UnsafeCell::new(state),
+            control <- new_mutex!(Control {
+                enabled: false,
+                queue: None,
+            }),
+            state: ManuallyDrop::new(UnsafeCell::new(state)),
+            _: {
+                if !exists {
+                    return Err(EINVAL);
+                }
+            },
             // INVARIANT: It is added, and disabled.
             napi <- Opaque::ffi_init(|slot: *mut bindings::napi_struct| {
                 // SAFETY: The slot is valid for writes, zero is a valid start as in a zeroed
-                // allocation, the device is valid, and the callback is the one for this type, in
-                // which all other fields are initialised.
+                // allocation, the device is valid and has room for a context of this number, and
+                // the callback is the one for this type, in which all other fields are initialised.
                 unsafe {
                     slot.write_bytes(0, 1);
-                    bindings::netif_napi_add(dev, slot, Some(Self::poll_callback));
+                    bindings::netif_napi_add_config(
+                        dev,
+                        slot,
+                        Some(Self::poll_callback),
+                        index.into(),
+                    );
                 }
             }),
         }? Error)
@@ -153,11 +186,11 @@ impl<P: Poll> Napi<P> {
     ///
     /// Process context, may sleep. The lock of the device instance may not be held.
     pub fn enable(&self) {
-        let mut enabled = self.enabled.lock();
-        if !*enabled {
+        let mut control = self.control.lock();
+        if !control.enabled {
             // SAFETY: The context is added and disabled by the type invariant.
             unsafe { bindings::napi_enable(self.napi.get()) };
-            *enabled = true;
+            control.enabled = true;
         }
     }
 
@@ -166,22 +199,32 @@ impl<P: Poll> Napi<P> {
     ///
     /// Process context, may sleep. The lock of the device instance may not be held.
     pub fn disable(&self) {
-        let mut enabled = self.enabled.lock();
-        if *enabled {
+        let mut control = self.control.lock();
+        if control.enabled {
             // SAFETY: The context is added and enabled by the type invariant.
             unsafe { bindings::napi_disable(self.napi.get()) };
-            *enabled = false;
+            control.enabled = false;
         }
     }
 
     /// Has the context polled soon. Any context, including hard interrupts.
     ///
-    /// In process context, switch bottom halves off around it; otherwise the poll waits for the
-    /// next interrupt. Nothing happens while the context is disabled.
+    /// In process context use [`Self::kick`]; otherwise the poll waits for the next interrupt.
+    /// Nothing happens while the context is disabled.
     #[inline]
     pub fn schedule(&self) {
         // SAFETY: The context is added by the type invariant.
         unsafe { bindings::napi_schedule(self.napi.get()) };
+    }
+
+    /// As [`Self::schedule`], for process context: the poll starts at once.
+    pub fn kick(&self) {
+        // SAFETY: Bottom halves are switched on as often as off.
+        unsafe {
+            bindings::local_bh_disable();
+            self.schedule();
+            bindings::local_bh_enable();
+        }
     }
 
     /// Gives access to the state of the poll function while the context is disabled.
@@ -192,8 +235,8 @@ impl<P: Poll> Napi<P> {
     ///
     /// [`EBUSY`] if the context is enabled.
     pub fn with_state<R>(&self, f: impl FnOnce(&P, &mut P::State) -> R) -> Result<R> {
-        let enabled = self.enabled.lock();
-        if *enabled {
+        let control = self.control.lock();
+        if control.enabled {
             return Err(EBUSY);
         }
         // SAFETY: The context is disabled and stays so while the lock is held, so by the type
@@ -202,27 +245,47 @@ impl<P: Poll> Napi<P> {
     }
 
     /// Tells the core which receive and transmit queue the context serves, for user space to see.
-    ///
-    /// RTNL; the queues have to be in use.
-    pub fn set_queues(&self, rx: Option<u32>, tx: Option<u32>) {
-        let set = |index, ty, napi| {
-            // SAFETY: The context is added to a valid device by the type invariant.
-            unsafe { bindings::netif_queue_set_napi((*self.napi.get()).dev, index, ty, napi) };
+    /// `None` should follow before the context is dropped. RTNL.
+    pub fn set_queue(&self, queue: Option<u16>) {
+        let mut control = self.control.lock();
+        if let Some(old) = control.queue.take() {
+            self.link_queue(old, ptr::null_mut());
+        }
+        if let Some(new) = queue {
+            // INVARIANT: It is the only one that the context is linked with.
+            self.link_queue(new, self.napi.get());
+            control.queue = queue;
+        }
+    }
+
+    fn link_queue(&self, queue: u16, napi: *mut bindings::napi_struct) {
+        use bindings::{
+            netdev_queue_type_NETDEV_QUEUE_TYPE_RX as RX,
+            netdev_queue_type_NETDEV_QUEUE_TYPE_TX as TX, //
         };
-        if let Some(rx) = rx {
-            set(
-                rx,
-                bindings::netdev_queue_type_NETDEV_QUEUE_TYPE_RX,
-                self.napi.get(),
-            );
+
+        // SAFETY: The context is added to a valid device by the type invariant, and the queues are
+        // among those that the device has.
+        unsafe {
+            let dev = (*self.napi.get()).dev;
+            if u32::from(queue) < (*dev).num_rx_queues {
+                bindings::netif_queue_set_napi(dev, queue.into(), RX, napi);
+            }
+            if u32::from(queue) < (*dev).num_tx_queues {
+                bindings::netif_queue_set_napi(dev, queue.into(), TX, napi);
+            }
         }
-        if let Some(tx) = tx {
-            set(
-                tx,
-                bindings::netdev_queue_type_NETDEV_QUEUE_TYPE_TX,
-                self.napi.get(),
-            );
-        }
+    }
+
+    /// Tells the core which interrupt schedules the context. `None` has to follow before the
+    /// interrupt is freed.
+    ///
+    /// Process context, may sleep. The lock of the device instance may not be held.
+    pub fn set_irq(&self, irq: Option<u32>) {
+        // CAST: Interrupt numbers are an `int` there.
+        let irq = irq.map_or(-1, |irq| irq as c_int);
+        // SAFETY: The context is added by the type invariant.
+        unsafe { bindings::netif_napi_set_irq(self.napi.get(), irq) };
     }
 
     /// Returns the raw context.
@@ -278,9 +341,15 @@ impl<P: Poll> Deref for Napi<P> {
 
 #[pinned_drop]
 impl<P: Poll> PinnedDrop for Napi<P> {
-    fn drop(self: Pin<&mut Self>) {
+    fn drop(mut self: Pin<&mut Self>) {
         self.disable();
-        // SAFETY: The context is added and disabled by the type invariant; nobody polls it.
+        self.set_queue(None);
+        // SAFETY: The context is not moved, and its state is not used afterwards: the context is
+        // disabled. What belongs to the state and refers to the context, such as a page pool, ends
+        // that here; whoever has read the reference is done when the context was deleted.
+        unsafe { ManuallyDrop::drop(&mut self.as_mut().get_unchecked_mut().state) };
+        // SAFETY: The context is added and disabled by the type invariant; nobody polls it, and no
+        // queue refers to it.
         unsafe { bindings::netif_napi_del(self.napi.get()) };
     }
 }

@@ -25,6 +25,8 @@ use super::{
 };
 use crate::{
     bindings,
+    container_of,
+    cpumask::Cpumask,
     device::{
         self,
         Bound, //
@@ -46,9 +48,14 @@ use crate::{
             Full, //
         }, //
     },
-    types::Opaque, //
+    time::Jiffies,
+    types::{
+        NotThreadSafe,
+        Opaque, //
+    }, //
 };
 use core::{
+    cell::UnsafeCell,
     marker::PhantomData,
     mem::{
         align_of,
@@ -113,6 +120,8 @@ impl Features {
     pub const TSO: Self = Self::bit(bindings::NETIF_F_TSO_BIT);
     /// TCP over IPv6 is segmented on transmit.
     pub const TSO6: Self = Self::bit(bindings::NETIF_F_TSO6_BIT);
+    /// UDP is segmented on transmit.
+    pub const GSO_UDP_L4: Self = Self::bit(bindings::NETIF_F_GSO_UDP_L4_BIT);
     /// Packets are hashed on receive.
     pub const RXHASH: Self = Self::bit(bindings::NETIF_F_RXHASH_BIT);
     /// Checksums are verified or computed on receive.
@@ -351,6 +360,40 @@ impl NetDevice {
         to_result(unsafe { bindings::netif_set_real_num_queues(self.as_raw(), tx, rx) })
     }
 
+    /// Returns the number of receive queues in use. RTNL for a stable answer.
+    #[inline]
+    pub fn real_num_rx_queues(&self) -> u32 {
+        // SAFETY: As `features()`.
+        unsafe { ptr::addr_of!((*self.as_raw()).real_num_rx_queues).read_volatile() }
+    }
+
+    /// Returns the number of NAPI contexts that the device has room for, see
+    /// [`Napi::new`](super::napi::Napi::new): one for each queue.
+    #[inline]
+    pub fn num_queues(&self) -> u32 {
+        // SAFETY: The fields are set once when the device is created.
+        unsafe {
+            (*self.as_raw())
+                .num_tx_queues
+                .max((*self.as_raw()).num_rx_queues)
+        }
+    }
+
+    /// Has packets that are sent from `cpus` go to transmit queue `queue`, unless the user chose
+    /// otherwise since. Process context, may sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if there is no such queue, [`ENOMEM`].
+    pub fn set_xps_queue(&self, cpus: &Cpumask, queue: u16) -> Result {
+        if u32::from(queue) >= self.num_queues() {
+            return Err(EINVAL);
+        }
+        // SAFETY: The `net_device` is valid by the type invariant, the mask is valid, and the queue
+        // exists.
+        to_result(unsafe { bindings::netif_set_xps_queue(self.as_raw(), cpus.as_raw(), queue) })
+    }
+
     /// Returns transmit queue `index`, if there is one.
     #[inline]
     pub fn tx_queue(&self, index: u32) -> Option<TxQueue<'_>> {
@@ -368,6 +411,13 @@ impl NetDevice {
     pub fn tx_start_all_queues(&self) {
         // SAFETY: The `net_device` is valid by the type invariant.
         unsafe { bindings::netif_tx_start_all_queues(self.as_raw()) };
+    }
+
+    /// Lets the stack transmit on all queues, and has it do so if packets wait: after queues were
+    /// replaced while the interface is up.
+    pub fn tx_wake_all_queues(&self) {
+        // SAFETY: The `net_device` is valid by the type invariant.
+        unsafe { bindings::netif_tx_wake_all_queues(self.as_raw()) };
     }
 
     /// Stops all transmit queues and waits until no [`Driver::start_xmit`] runs any more.
@@ -409,6 +459,28 @@ impl AsRef<device::Device> for NetDevice {
     }
 }
 
+/// RTNL, held: the lock of everything that configures network devices. Dropping this releases it.
+///
+/// Process context; it cannot be taken where a callback holds it already.
+pub struct Rtnl(NotThreadSafe);
+
+impl Rtnl {
+    /// Waits for the lock.
+    #[must_use]
+    pub fn lock() -> Self {
+        // SAFETY: Process context is the caller's duty as for any mutex.
+        unsafe { bindings::rtnl_lock() };
+        Self(NotThreadSafe)
+    }
+}
+
+impl Drop for Rtnl {
+    fn drop(&mut self) {
+        // SAFETY: This task has taken the lock.
+        unsafe { bindings::rtnl_unlock() };
+    }
+}
+
 /// A transmit queue of a network device.
 ///
 /// # Invariants
@@ -444,18 +516,27 @@ impl TxQueue<'_> {
     /// Reports completed packets, and wakes the queue if it is stopped and at least `needed`
     /// descriptors are free.
     ///
-    /// For the NAPI poll function, once per round, after the consumer index was published.
+    /// For the NAPI poll function, once per round, after the consumer index was published. Returns
+    /// whether the queue was woken.
     #[inline]
-    pub fn completed_wake(&self, packets: u32, bytes: u32, needed: u32, free: impl Fn() -> u32) {
+    pub fn completed_wake(
+        &self,
+        packets: u32,
+        bytes: u32,
+        needed: u32,
+        free: impl Fn() -> u32,
+    ) -> bool {
         self.completed(packets, bytes);
         if packets == 0 {
-            return;
+            return false;
         }
         // Pairs with the barrier in `maybe_stop()`.
         smp_mb(Full);
-        if free() >= needed && self.stopped() {
+        let wake = free() >= needed && self.stopped();
+        if wake {
             self.wake();
         }
+        wake
     }
 
     /// Stops the queue: [`Driver::start_xmit`] is not called for it until it is woken.
@@ -515,11 +596,22 @@ impl TxQueue<'_> {
 pub struct Device<T: Driver>(NetDevice, PhantomData<T>);
 
 /// What `netdev_priv()` is for a device of this module.
+///
+/// # Invariants
+///
+/// An element of `tx_queues` is accessed with the lock of the transmit queue of the same index held
+/// only, or when there is no other reference.
 #[repr(C)]
 struct Private<T: Driver> {
     data: T::Data,
     /// Length of the string set that ethtool was told last.
     stats_count: Atomic<u32>,
+    /// What the driver has for each transmit queue.
+    tx_queues: KVVec<UnsafeCell<Option<T::TxQueue>>>,
+    /// Calls [`Driver::service`].
+    service: Opaque<bindings::delayed_work>,
+    /// The device.
+    dev: *mut bindings::net_device,
 }
 
 impl<T: Driver> Device<T> {
@@ -565,6 +657,54 @@ impl<T: Driver> Device<T> {
         // SAFETY: As in `data()`.
         let private = unsafe { &*Self::private(self.as_raw()) };
         private.stats_count.load(Relaxed)
+    }
+
+    /// Gives [`Driver::start_xmit`] what it works with for transmit queue `index`, and returns what it
+    /// had before. Without something, packets of the queue are dropped.
+    ///
+    /// On return no call of [`Driver::start_xmit`] uses the former value any more. Process context.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if there is no such queue.
+    pub fn replace_tx_queue(
+        &self,
+        index: u32,
+        queue: Option<T::TxQueue>,
+    ) -> Result<Option<T::TxQueue>> {
+        let txq = self.tx_queue(index).ok_or(EINVAL)?;
+        // SAFETY: As in `data()`.
+        let slots = unsafe { &(*Self::private(self.as_raw())).tx_queues };
+        let slot = slots.get(index as usize).ok_or(EINVAL)?;
+        // SAFETY: The queue is valid. The type invariant of `Private` allows the access with the
+        // lock held, which process context may take like this.
+        unsafe {
+            bindings::__netif_tx_lock_bh(txq.0.as_ptr());
+            let old = ptr::replace(slot.get(), queue);
+            bindings::__netif_tx_unlock_bh(txq.0.as_ptr());
+            Ok(old)
+        }
+    }
+
+    /// Has [`Driver::service`] called once in `delay`, or earlier if that was asked for before and
+    /// did not happen yet. Any context; nothing happens once the device is being unregistered.
+    ///
+    /// Only for drivers that have the callback.
+    pub fn schedule_service(&self, delay: Jiffies) {
+        // CAST: The constant fits an `int`.
+        const ANY_CPU: c_int = bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int;
+
+        const { assert!(T::HAS_SERVICE) };
+        let private = Self::private(self.as_raw());
+        // SAFETY: The work is initialised by `Registration::new()` for drivers with the callback.
+        unsafe {
+            let work = Opaque::cast_into(&raw const (*private).service);
+            if delay == 0 {
+                bindings::mod_delayed_work_on(ANY_CPU, bindings::system_dfl_wq, work, 0);
+            } else {
+                bindings::queue_delayed_work_on(ANY_CPU, bindings::system_dfl_wq, work, delay);
+            }
+        }
     }
 
     #[inline]
@@ -616,6 +756,82 @@ pub struct Stats64 {
     pub tx_dropped: u64,
 }
 
+macro_rules! queue_stats {
+    ($(
+        $(#[$meta:meta])*
+        $name:ident = $raw:ident { $( $(#[$fmeta:meta])* $field:ident, )* }
+    )*) => {
+        $(
+            $(#[$meta])*
+            #[derive(Clone, Copy, Debug, Default)]
+            pub struct $name {
+                $( $(#[$fmeta])* pub $field: Option<u64>, )*
+            }
+
+            impl $name {
+                /// Tells the C side what is counted; the rest stays as it is, which means unknown.
+                fn write(&self, raw: &mut bindings::$raw) {
+                    $(
+                        if let Some(value) = self.$field {
+                            raw.$field = value;
+                        }
+                    )*
+                }
+
+                /// Zero for what is counted.
+                fn cleared(&self) -> Self {
+                    Self { $( $field: self.$field.map(|_| 0), )* }
+                }
+            }
+        )*
+    };
+}
+
+queue_stats! {
+    /// Counters of a receive queue, as far as the driver has them. Their meaning is in
+    /// [`Documentation/netlink/specs/netdev.yaml`](srctree/Documentation/netlink/specs/netdev.yaml).
+    QueueStatsRx = netdev_queue_stats_rx {
+        /// Bytes of packets that the stack got.
+        bytes,
+        /// Packets that the stack got.
+        packets,
+        /// Times that memory for a packet or a buffer was not to be had.
+        alloc_fail,
+        /// Packets that did not make it out of the device, for whatever reason.
+        hw_drops,
+        /// Of these, for want of a buffer.
+        hw_drop_overruns,
+        /// Packets of which the stack got the sum.
+        csum_complete,
+        /// Packets whose checksums the device found right.
+        csum_unnecessary,
+        /// Packets of which the device tells nothing.
+        csum_none,
+    }
+
+    /// Counters of a transmit queue, as [`QueueStatsRx`].
+    QueueStatsTx = netdev_queue_stats_tx {
+        /// Bytes of packets that the device sent.
+        bytes,
+        /// Packets that the device sent.
+        packets,
+        /// Packets that the device could not send.
+        hw_drop_errors,
+        /// Packets without a checksum to compute.
+        csum_none,
+        /// Packets of which the device computed the checksum.
+        needs_csum,
+        /// Packets that the device segmented.
+        hw_gso_packets,
+        /// Their bytes.
+        hw_gso_bytes,
+        /// Times the queue was stopped for want of room.
+        stop,
+        /// Times the queue was woken.
+        wake,
+    }
+}
+
 /// Callbacks of a network driver.
 ///
 /// Corresponds to [`struct net_device_ops`]. Which context a callback runs in is in the terms of the
@@ -626,6 +842,10 @@ pub struct Stats64 {
 pub trait Driver: Sized + 'static {
     /// The driver's data, in the same allocation as the `net_device`.
     type Data: Send + Sync;
+
+    /// What [`Self::start_xmit`] works with, for each transmit queue: the stack calls it for one
+    /// packet of a queue at a time, so this needs no lock. See [`Device::replace_tx_queue`].
+    type TxQueue: Send;
 
     /// The ethtool operations, see [`ethtool::Table::new`].
     const ETHTOOL_OPS: Option<ethtool::Table<Self>> = None;
@@ -645,12 +865,26 @@ pub trait Driver: Sized + 'static {
     /// It is called with the queues still running: [`NetDevice::tx_disable`] comes first.
     fn stop(dev: &Device<Self>);
 
-    /// Transmits a packet on queue [`TxSkb::queue`]. TX.
-    fn start_xmit(dev: &Device<Self>, skb: TxSkb) -> TxResult;
+    /// Transmits a packet on queue [`TxSkb::queue`], for which the driver set `queue`. TX.
+    fn start_xmit(dev: &Device<Self>, queue: &mut Self::TxQueue, skb: TxSkb) -> TxResult;
 
     /// Returns the counters. Any context, RCU read lock held; may not sleep if called from
     /// `/proc/net/dev` readers.
     fn get_stats64(_dev: &Device<Self>) -> Stats64 {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Returns the counters of receive queue `queue`, which exists but need not be in use. RTNL.
+    ///
+    /// They are since the device exists. Those of queues that are not in use are part of what the
+    /// device counted altogether.
+    fn get_queue_stats_rx(_dev: &Device<Self>, _queue: u32) -> QueueStatsRx {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Returns the counters of transmit queue `queue`, as [`Self::get_queue_stats_rx`] does. Both
+    /// are given, or none.
+    fn get_queue_stats_tx(_dev: &Device<Self>, _queue: u32) -> QueueStatsTx {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
@@ -693,6 +927,14 @@ pub trait Driver: Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// Does what [`Device::schedule_service`] asked for. Process context, without RTNL; may sleep.
+    ///
+    /// It does not run any more when the driver's data is dropped, but does beside and after
+    /// [`Self::stop`].
+    fn service(_dev: &Device<Self>) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// Queue `queue` was stopped for longer than the watchdog time although there was something
     /// to send. Softirq, the transmit lock held.
     fn tx_timeout(_dev: &Device<Self>, _queue: u32) {
@@ -704,6 +946,12 @@ pub trait Driver: Sized + 'static {
 struct Adapter<T: Driver>(PhantomData<T>);
 
 impl<T: Driver> Adapter<T> {
+    const STAT_OPS: &'static bindings::netdev_stat_ops = &bindings::netdev_stat_ops {
+        get_queue_stats_rx: Some(Self::get_queue_stats_rx),
+        get_queue_stats_tx: Some(Self::get_queue_stats_tx),
+        get_base_stats: Some(Self::get_base_stats),
+    };
+
     const OPS: &'static bindings::net_device_ops = &bindings::net_device_ops {
         ndo_open: Some(Self::open),
         ndo_stop: Some(Self::stop),
@@ -787,7 +1035,19 @@ impl<T: Driver> Adapter<T> {
         // SAFETY: The core passes a valid skb, which the driver owns unless it returns
         // `NETDEV_TX_BUSY`.
         let skb = unsafe { TxSkb::from_raw(NonNull::new_unchecked(skb)) };
-        match T::start_xmit(dev, skb) {
+        // SAFETY: As in `Device::data()`.
+        let slots = unsafe { &(*Device::<T>::private(dev.as_raw())).tx_queues };
+        // SAFETY: The core holds the lock of the queue that the skb names, as devices of this module
+        // do without `lltx`, so the type invariant of `Private` allows the access.
+        let queue = slots
+            .get(skb.queue() as usize)
+            .and_then(|slot| unsafe { &mut *slot.get() }.as_mut());
+        let Some(queue) = queue else {
+            // SAFETY: The device is valid.
+            unsafe { bindings::dev_core_stats_tx_dropped_inc(dev.as_raw()) };
+            return bindings::netdev_tx_NETDEV_TX_OK;
+        };
+        match T::start_xmit(dev, queue, skb) {
             TxResult::Ok => bindings::netdev_tx_NETDEV_TX_OK,
             TxResult::Busy(skb) => {
                 // The core keeps its packet.
@@ -820,6 +1080,63 @@ impl<T: Driver> Adapter<T> {
         storage.tx_bytes = stats.tx_bytes;
         storage.tx_errors = stats.tx_errors;
         storage.tx_dropped = stats.tx_dropped;
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::open`], of `netdev_stat_ops`; `stats` is initialised and exclusively ours.
+    unsafe extern "C" fn get_queue_stats_rx(
+        dev: *mut bindings::net_device,
+        queue: c_int,
+        stats: *mut bindings::netdev_queue_stats_rx,
+    ) {
+        // CAST: The core passes the index of a queue.
+        // SAFETY: As in `open()`.
+        let counted = T::get_queue_stats_rx(unsafe { Device::from_raw(dev) }, queue as u32);
+        // SAFETY: By the safety requirements.
+        counted.write(unsafe { &mut *stats });
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::get_queue_stats_rx`].
+    unsafe extern "C" fn get_queue_stats_tx(
+        dev: *mut bindings::net_device,
+        queue: c_int,
+        stats: *mut bindings::netdev_queue_stats_tx,
+    ) {
+        // CAST: The core passes the index of a queue.
+        // SAFETY: As in `open()`.
+        let counted = T::get_queue_stats_tx(unsafe { Device::from_raw(dev) }, queue as u32);
+        // SAFETY: By the safety requirements.
+        counted.write(unsafe { &mut *stats });
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::get_queue_stats_rx`], for both structures.
+    unsafe extern "C" fn get_base_stats(
+        dev: *mut bindings::net_device,
+        rx: *mut bindings::netdev_queue_stats_rx,
+        tx: *mut bindings::netdev_queue_stats_tx,
+    ) {
+        // SAFETY: As in `open()`.
+        let device = unsafe { Device::<T>::from_raw(dev) };
+        // SAFETY: By the safety requirements. The queues whose numbers are passed exist; what
+        // happened on those that are not in use is added up.
+        unsafe {
+            T::get_queue_stats_rx(device, 0).cleared().write(&mut *rx);
+            T::get_queue_stats_tx(device, 0).cleared().write(&mut *tx);
+            bindings::netdev_stat_queue_sum(
+                dev,
+                (*dev).real_num_rx_queues as c_int,
+                (*dev).num_rx_queues as c_int,
+                rx,
+                (*dev).real_num_tx_queues as c_int,
+                (*dev).num_tx_queues as c_int,
+                tx,
+            );
+        }
     }
 
     /// # Safety
@@ -913,6 +1230,21 @@ impl<T: Driver> Adapter<T> {
 
     /// # Safety
     ///
+    /// As the function of the work in the private area of a device that [`Registration::new`] created
+    /// for `T`.
+    unsafe extern "C" fn service(work: *mut bindings::work_struct) {
+        // SAFETY: By the safety requirements.
+        let dev = unsafe {
+            let delayed = container_of!(work, bindings::delayed_work, work);
+            let private = container_of!(Opaque::cast_from(delayed), Private<T>, service);
+            (*private).dev
+        };
+        // SAFETY: The work is cancelled before the data is dropped.
+        T::service(unsafe { Device::<T>::from_raw(dev) });
+    }
+
+    /// # Safety
+    ///
     /// As [`Self::open`].
     unsafe extern "C" fn tx_timeout(dev: *mut bindings::net_device, queue: c_uint) {
         // SAFETY: As in `open()`.
@@ -943,6 +1275,10 @@ pub struct Config {
     pub mac: Option<EthAddr>,
     /// Number of the port on its bus device, shown as `dev_port`.
     pub dev_port: u16,
+    /// The core looks after the affinity of the interrupts of NAPI contexts (see
+    /// [`Napi::set_irq`](super::napi::Napi::set_irq)): spread over the CPUs at first, then as the
+    /// user wants it, also when the contexts are made anew.
+    pub irq_affinity: bool,
 }
 
 impl Default for Config {
@@ -959,6 +1295,7 @@ impl Default for Config {
             max_mtu: bindings::ETH_DATA_LEN,
             mac: None,
             dev_port: 0,
+            irq_affinity: false,
         }
     }
 }
@@ -1034,6 +1371,9 @@ impl<'a, T: Driver> Registration<'a, T> {
             let on = config.features | config.hw_features;
             (*raw).dev.parent = parent.as_raw();
             (*raw).netdev_ops = Adapter::<T>::OPS;
+            if T::HAS_GET_QUEUE_STATS_RX {
+                (*raw).stat_ops = Adapter::<T>::STAT_OPS;
+            }
             if let Some(table) = T::ETHTOOL_OPS {
                 (*raw).ethtool_ops = table.as_raw();
             }
@@ -1043,6 +1383,14 @@ impl<'a, T: Driver> Registration<'a, T> {
             (*raw).min_mtu = config.min_mtu;
             (*raw).max_mtu = config.max_mtu;
             (*raw).dev_port = config.dev_port;
+            if config.irq_affinity {
+                bindings::netif_set_affinity_auto(raw);
+            }
+        }
+
+        let mut tx_queues = KVVec::with_capacity(config.tx_queues as usize, GFP_KERNEL)?;
+        for _ in 0..config.tx_queues {
+            tx_queues.push(UnsafeCell::new(None), GFP_KERNEL)?;
         }
 
         // SAFETY: The device is valid until the end of this function at least.
@@ -1058,11 +1406,27 @@ impl<'a, T: Driver> Registration<'a, T> {
         // above), never moves, and is not used if this fails.
         unsafe { pin_init::raw_try_init(ptr::addr_of_mut!((*private).data), data(net)) }?;
         // SAFETY: As above.
-        unsafe { ptr::addr_of_mut!((*private).stats_count).write(Atomic::new(0)) };
+        unsafe {
+            ptr::addr_of_mut!((*private).stats_count).write(Atomic::new(0));
+            ptr::addr_of_mut!((*private).tx_queues).write(tx_queues);
+            ptr::addr_of_mut!((*private).dev).write(raw);
+            if T::HAS_SERVICE {
+                let work = Opaque::cast_into(&raw const (*private).service);
+                bindings::init_delayed_work(work, Some(Adapter::<T>::service));
+            }
+        };
 
         // SAFETY: The device is complete.
         let ret = to_result(unsafe { bindings::register_netdev(raw) });
         if let Err(e) = ret {
+            if T::HAS_SERVICE {
+                // SAFETY: The work was initialised above.
+                unsafe {
+                    bindings::disable_delayed_work_sync(Opaque::cast_into(
+                        &raw const (*private).service,
+                    ))
+                };
+            }
             // SAFETY: The data is initialised, and nobody uses it after the failed registration.
             unsafe { ptr::drop_in_place(private) };
             return Err(e);
@@ -1095,6 +1459,15 @@ impl<T: Driver> Drop for Registration<'_, T> {
         let raw = self.dev.0.as_ptr();
         // SAFETY: By the type invariant it is registered.
         unsafe { bindings::unregister_netdev(raw) };
+        if T::HAS_SERVICE {
+            let private = Device::<T>::private(raw);
+            // SAFETY: The work was initialised with the device.
+            unsafe {
+                bindings::disable_delayed_work_sync(Opaque::cast_into(
+                    &raw const (*private).service,
+                ))
+            };
+        }
         // SAFETY: The data is initialised by the type invariant. No callback runs any more and
         // nobody holds a reference to the device.
         unsafe { ptr::drop_in_place(Device::<T>::private(raw)) };
@@ -1114,7 +1487,11 @@ mod tests {
     use super::*;
     use crate::{
         faux,
-        sync::Arc, //
+        sync::Arc,
+        time::{
+            delay::fsleep,
+            Delta, //
+        }, //
     };
 
     /// What happened to a device and its data.
@@ -1122,6 +1499,7 @@ mod tests {
         opened: Atomic<u32>,
         stopped: Atomic<u32>,
         dropped: Atomic<u32>,
+        served: Atomic<u32>,
     }
 
     impl Events {
@@ -1131,6 +1509,7 @@ mod tests {
                     opened: Atomic::new(0),
                     stopped: Atomic::new(0),
                     dropped: Atomic::new(0),
+                    served: Atomic::new(0),
                 },
                 GFP_KERNEL,
             )?)
@@ -1147,6 +1526,17 @@ mod tests {
 
     struct Data(Arc<Events>);
 
+    /// Waits until `done`, for two seconds.
+    fn wait_for(done: impl Fn() -> bool) -> bool {
+        for _ in 0..200 {
+            if done() {
+                return true;
+            }
+            fsleep(Delta::from_millis(10));
+        }
+        false
+    }
+
     impl Drop for Data {
         fn drop(&mut self) {
             self.0
@@ -1160,6 +1550,7 @@ mod tests {
     #[vtable]
     impl Driver for Test {
         type Data = Data;
+        type TxQueue = u32;
 
         fn open(dev: &Device<Self>) -> Result {
             let events = &dev.data().get_ref().0;
@@ -1177,8 +1568,29 @@ mod tests {
                 .store(events.stopped.load(Relaxed) + 1, Relaxed);
         }
 
-        fn start_xmit(_dev: &Device<Self>, _skb: TxSkb) -> TxResult {
+        fn start_xmit(_dev: &Device<Self>, _queue: &mut u32, _skb: TxSkb) -> TxResult {
             TxResult::Ok
+        }
+
+        fn get_queue_stats_rx(_dev: &Device<Self>, queue: u32) -> QueueStatsRx {
+            QueueStatsRx {
+                packets: Some(1 << queue),
+                ..QueueStatsRx::default()
+            }
+        }
+
+        fn get_queue_stats_tx(_dev: &Device<Self>, queue: u32) -> QueueStatsTx {
+            QueueStatsTx {
+                bytes: Some(100 << queue),
+                ..QueueStatsTx::default()
+            }
+        }
+
+        fn service(dev: &Device<Self>) {
+            let served = &dev.data().get_ref().0.served;
+            served.store(served.load(Relaxed) + 1, Relaxed);
+            // Until it is cancelled.
+            dev.schedule_service(1);
         }
 
         fn change_mtu(_dev: &Device<Self>, mtu: u32) -> Result {
@@ -1239,17 +1651,16 @@ mod tests {
         let events = Events::new()?;
         let dev = register(&faux, &config(), Ok(Data(events.clone())))?;
         // SAFETY: The device is registered, and the functions are called under RTNL.
+        let rtnl = Rtnl::lock();
         let results = unsafe {
-            bindings::rtnl_lock();
-            let results = (
+            (
                 bindings::dev_open(dev.as_raw(), ptr::null_mut()),
                 bindings::dev_set_mtu(dev.as_raw(), 1400),
                 bindings::dev_set_mtu(dev.as_raw(), 2000),
                 bindings::dev_set_mtu(dev.as_raw(), 9001),
-            );
-            bindings::rtnl_unlock();
-            results
+            )
         };
+        drop(rtnl);
         assert_eq!(results, (0, EBUSY.to_errno(), 0, EINVAL.to_errno()));
         assert_eq!(dev.mtu(), 2000);
         assert!(dev.running());
@@ -1257,6 +1668,65 @@ mod tests {
         // Unregistering stops it first.
         drop(dev);
         assert_eq!(events.counts(), (1, 1, 1));
+        Ok(())
+    }
+
+    #[test]
+    fn transmit_queues_are_replaced() -> Result {
+        let faux = faux::Registration::new(c"rust_net_kunit", None)?;
+        let dev = register(&faux, &config(), Ok(Data(Events::new()?)))?;
+        assert_eq!(dev.replace_tx_queue(3, Some(7))?, None);
+        assert_eq!(dev.replace_tx_queue(3, Some(8))?, Some(7));
+        assert_eq!(dev.replace_tx_queue(3, None)?, Some(8));
+        assert_eq!(dev.replace_tx_queue(4, Some(1)), Err(EINVAL));
+        Ok(())
+    }
+
+    #[test]
+    fn service_ends_with_the_device() -> Result {
+        let faux = faux::Registration::new(c"rust_net_kunit", None)?;
+        let events = Events::new()?;
+        let dev = register(&faux, &config(), Ok(Data(events.clone())))?;
+        // Nobody waits for the far one.
+        dev.schedule_service(Jiffies::MAX / 4);
+        dev.schedule_service(0);
+        assert!(wait_for(|| events.served.load(Relaxed) >= 3));
+        drop(dev);
+        let served = events.served.load(Relaxed);
+        fsleep(Delta::from_millis(50));
+        assert_eq!(events.served.load(Relaxed), served);
+        Ok(())
+    }
+
+    #[test]
+    fn base_statistics_are_those_of_unused_queues() -> Result {
+        let faux = faux::Registration::new(c"rust_net_kunit", None)?;
+        let dev = register(&faux, &config(), Ok(Data(Events::new()?)))?;
+        {
+            let _rtnl = Rtnl::lock();
+            dev.set_real_num_queues(2, 1)?;
+        }
+        // All bits set means unknown.
+        // SAFETY: The structures consist of numbers.
+        let (mut rx, mut tx) = unsafe {
+            (
+                core::mem::transmute::<[u8; size_of::<bindings::netdev_queue_stats_rx>()], _>(
+                    [0xff; size_of::<bindings::netdev_queue_stats_rx>()],
+                ),
+                core::mem::transmute::<[u8; size_of::<bindings::netdev_queue_stats_tx>()], _>(
+                    [0xff; size_of::<bindings::netdev_queue_stats_tx>()],
+                ),
+            )
+        };
+        // SAFETY: The device is one of this driver, the structures are initialised.
+        unsafe { Adapter::<Test>::get_base_stats(dev.as_raw(), &mut rx, &mut tx) };
+        // Receive queue 1 of 2, transmit queues 2 and 3 of 4.
+        let (rx, tx): (
+            bindings::netdev_queue_stats_rx,
+            bindings::netdev_queue_stats_tx,
+        ) = (rx, tx);
+        assert_eq!((rx.packets, rx.bytes), (2, u64::MAX));
+        assert_eq!((tx.packets, tx.bytes), (u64::MAX, 400 + 800));
         Ok(())
     }
 
@@ -1287,8 +1757,8 @@ mod tests {
         assert!(txq.maybe_stop(2, || 1));
         assert!(txq.stopped());
         // Nothing completed, or not enough room: it stays stopped.
-        txq.completed_wake(0, 0, 2, || 8);
-        txq.completed_wake(1, 0, 2, || 1);
+        assert!(!txq.completed_wake(0, 0, 2, || 8));
+        assert!(!txq.completed_wake(1, 0, 2, || 1));
         assert!(txq.stopped());
         // Room that appears between the two looks at the ring.
         let looks = Atomic::new(0u32);

@@ -444,7 +444,7 @@ pub struct Gso {
     pub size: u16,
     /// Number of segments.
     pub segs: u16,
-    /// Length of all headers up to and including TCP, which are repeated in each segment.
+    /// Length of all headers up to and including TCP or UDP, which are repeated in each segment.
     pub header_len: usize,
 }
 
@@ -564,17 +564,28 @@ impl TxSkb {
 
     /// Returns how to segment the packet, if the stack left that to the device.
     ///
-    /// Only devices with [`Features::TSO`](super::netdev::Features::TSO) or `TSO6` get such packets,
-    /// and these are TCP.
+    /// Only devices with [`Features::TSO`](super::netdev::Features::TSO), `TSO6` or `GSO_UDP_L4` get
+    /// such packets, and these are TCP or UDP.
     #[inline]
     pub fn gso(&self) -> Option<Gso> {
-        // CAST: Both are 16-bit fields in C.
         // SAFETY: By the type invariant.
         unsafe {
-            bindings::skb_is_gso(self.as_raw()).then(|| Gso {
+            if !bindings::skb_is_gso(self.as_raw()) {
+                return None;
+            }
+            // CAST: An enumeration of bits.
+            let udp = bindings::skb_gso_type(self.as_raw()) & bindings::SKB_GSO_UDP_L4 as u32 != 0;
+            let header_len = if udp {
+                let offset = usize::try_from(bindings::skb_transport_offset(self.as_raw())).ok()?;
+                offset + size_of::<bindings::udphdr>()
+            } else {
+                bindings::skb_tcp_all_headers(self.as_raw()) as usize
+            };
+            // CAST: Both are 16-bit fields in C.
+            Some(Gso {
                 size: bindings::skb_gso_size(self.as_raw()) as u16,
                 segs: bindings::skb_gso_segs(self.as_raw()) as u16,
-                header_len: bindings::skb_tcp_all_headers(self.as_raw()) as usize,
+                header_len,
             })
         }
     }
@@ -738,7 +749,10 @@ impl MappedSkb {
 #[kunit_tests(rust_net_skbuff)]
 mod tests {
     use super::*;
-    use crate::page::Page;
+    use crate::{
+        faux,
+        page::Page, //
+    };
 
     /// Allocates a packet outside of a poll function.
     fn alloc(len: u32) -> Result<RxSkb> {
@@ -907,18 +921,66 @@ mod tests {
         Ok(())
     }
 
+    /// Makes a packet to transmit of `head` and part of `page`.
+    fn tx_packet(head: &[u8], page: &Page, part: Range<usize>) -> Result<TxSkb> {
+        let mut skb = alloc(64)?;
+        skb.put(head)?;
+        // CAST: A few bytes.
+        let len = part.len() as u32;
+        skb.add_rx_frag(page_ref(page)?, part, len)?;
+        let raw = NonNull::new(skb.as_raw()).ok_or(EINVAL)?;
+        core::mem::forget(skb);
+        // SAFETY: The skb was ours.
+        Ok(unsafe { TxSkb::from_raw(raw) })
+    }
+
+    #[test]
+    fn packets_are_mapped_from_an_offset() -> Result {
+        let faux = faux::Registration::new(c"rust_net_kunit", None)?;
+        let dev: &device::Device<Bound> = faux.as_ref().as_ref();
+        // SAFETY: The device is ours and does no DMA. It has a place for a mask of its own.
+        unsafe {
+            let raw = dev.as_raw();
+            (*raw).dma_mask = &raw mut (*raw).coherent_dma_mask;
+            to_result(bindings::dma_set_mask_and_coherent(raw, u64::MAX))?;
+        }
+        let page = Page::alloc_page(GFP_KERNEL)?;
+        let raw_page = NonNull::new(page.as_ptr()).ok_or(EINVAL)?;
+
+        let lens = |skb: &MappedSkb| -> [u32; 2] {
+            let mut lens = [0; 2];
+            for (len, segment) in lens.iter_mut().zip(skb.segments()) {
+                *len = segment.len;
+            }
+            lens
+        };
+        let whole = tx_packet(&[1; 20], &page, 8..24)?.map(dev, 0);
+        let whole = whole.map_err(|(_, e)| e)?;
+        assert_eq!((whole.segments().len(), lens(&whole)), (2, [20, 16]));
+        assert_eq!(refcount(raw_page), 2);
+        drop(whole);
+        assert_eq!(refcount(raw_page), 1);
+
+        let rest = tx_packet(&[1; 20], &page, 8..24)?.map(dev, 14);
+        let rest = rest.map_err(|(_, e)| e)?;
+        assert_eq!((rest.segments().len(), lens(&rest)), (2, [6, 16]));
+        // All of the head is in the descriptor.
+        let frags = tx_packet(&[1; 20], &page, 8..24)?.map(dev, 20);
+        let frags = frags.map_err(|(_, e)| e)?;
+        assert_eq!((frags.segments().len(), lens(&frags)), (1, [16, 0]));
+        let Err((skb, e)) = tx_packet(&[1; 20], &page, 8..24)?.map(dev, 21) else {
+            return Err(EINVAL);
+        };
+        assert_eq!((e, skb.len()), (EINVAL, 36));
+        Ok(())
+    }
+
     #[test]
     fn tx_view_of_a_packet() -> Result {
         let page = Page::alloc_page(GFP_KERNEL | __GFP_ZERO)?;
         // SAFETY: Nobody else uses the page.
         unsafe { page.write_raw([7u8; 8].as_ptr(), 16, 8) }?;
-        let mut skb = alloc(64)?;
-        skb.put(&[1, 2, 3, 4])?;
-        skb.add_rx_frag(page_ref(&page)?, 16..24, 8)?;
-        let raw = NonNull::new(skb.as_raw()).ok_or(EINVAL)?;
-        core::mem::forget(skb);
-        // SAFETY: The skb was ours.
-        let mut skb = unsafe { TxSkb::from_raw(raw) };
+        let mut skb = tx_packet(&[1, 2, 3, 4], &page, 16..24)?;
         assert_eq!(skb.head(), &[1, 2, 3, 4]);
         assert_eq!((skb.len(), skb.nr_frags()), (12, 1));
         assert!(skb.gso().is_none() && skb.partial_csum().is_none() && skb.vlan_tag().is_none());

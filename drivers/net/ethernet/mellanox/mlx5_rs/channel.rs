@@ -14,12 +14,10 @@ use kernel::{
         page_pool::PagePool,
         ulp_ddp, //
     },
-    new_spinlock,
     new_spinlock_irq,
     prelude::*,
     sync::{
         Arc,
-        SpinLock,
         SpinLockIrq, //
     }, //
 };
@@ -27,6 +25,7 @@ use kernel::{
 use crate::{
     cq::{
         Arm,
+        Coalesce,
         CompletionQueue,
         CqObject,
         EntrySize, //
@@ -41,20 +40,23 @@ use crate::{
     },
     eq::EventQueue,
     glue::{
+        self,
         Interrupt,
         Vectors, //
     },
     hca::Hca,
+    netdev::Settings,
     rq::{
-        self,
         ReceiveQueue,
-        ReceiveQueueTable, //
+        ReceiveQueueTable,
+        RqObject, //
     },
     rx::Receiver,
     stats::Counters,
     tx::{
         self,
-        TransmitQueue, //
+        TransmitQueue,
+        Transmitted, //
     },
     wire::{
         cqe::{
@@ -74,9 +76,6 @@ use crate::{
 pub(crate) struct Queues {
     index: u32,
     counters: Arc<Counters>,
-    /// Taken with bottom halves off only: when transmitting and in the poll function.
-    #[pin]
-    pub(crate) tx: SpinLock<TransmitQueue>,
     /// Entries for the device itself.
     #[pin]
     pub(crate) internal: SpinLockIrq<InternalQueue>,
@@ -87,7 +86,8 @@ pub(crate) struct Queues {
 
 /// What only the poll function of a channel uses.
 pub(crate) struct PollState {
-    rx: Receiver,
+    pub(crate) rx: Receiver,
+    transmitted: Transmitted,
     tx_cq: CompletionQueue,
     internal_cq: CompletionQueue,
     /// Internal entries up to this one are complete, but were not acted on.
@@ -102,16 +102,16 @@ pub(crate) struct Rearm {
 }
 
 impl Queues {
-    /// Counters of the channel.
-    pub(crate) fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
     /// Takes the packets that were transmitted out of the ring. Returns whether there may be more.
-    fn complete_tx(&self, cq: &mut CompletionQueue, budget: &Budget<'_>) -> bool {
+    fn complete_tx(&self, state: &mut PollState, budget: &Budget<'_>) -> bool {
         /// Completions that are taken in one round.
         const ROUND: usize = 256;
 
+        let PollState {
+            transmitted,
+            tx_cq: cq,
+            ..
+        } = state;
         let (mut packets, mut bytes, mut taken) = (0u32, 0u32, 0);
         while taken < ROUND {
             let Some(completion) = cq.next() else {
@@ -123,7 +123,7 @@ impl Queues {
             }
             // CAST: 16 bits.
             let index = completion.cqe.get(Cqe::WQE_COUNTER) as u16;
-            let result = self.tx.lock().complete(index, |skb| {
+            let result = transmitted.complete(index, |skb| {
                 packets += 1;
                 bytes = bytes.wrapping_add(tx::consume(skb, budget));
             });
@@ -137,7 +137,7 @@ impl Queues {
         self.counters.tx_packets.add(packets.into());
         self.counters.tx_bytes.add(bytes.into());
         if let Some(queue) = budget.dev().tx_queue(self.index) {
-            queue.completed_wake(packets, bytes, tx::NEEDED_BLOCKS, || self.tx.lock().free());
+            queue.completed_wake(packets, bytes, tx::NEEDED_BLOCKS, || transmitted.free());
         }
         taken == ROUND
     }
@@ -189,7 +189,7 @@ impl Poll for Queues {
     type Rearm = Rearm;
 
     fn poll(&self, state: &mut PollState, budget: &Budget<'_>) -> usize {
-        let mut more = self.complete_tx(&mut state.tx_cq, budget);
+        let mut more = self.complete_tx(state, budget);
         let mut work = 0;
         if budget.limit() > 0 {
             self.note_internal(state);
@@ -229,9 +229,12 @@ impl Poll for Queues {
 }
 
 /// Handler of the interrupt of a channel.
+#[pin_data]
 struct Events {
     eq: Arc<EventQueue>,
-    napi: Arc<Napi<Queues>>,
+    /// The context of the channel that uses the vector now.
+    #[pin]
+    napi: SpinLockIrq<Option<Arc<Napi<Queues>>>>,
 }
 
 impl irq::Handler for Events {
@@ -239,30 +242,69 @@ impl irq::Handler for Events {
         // Whichever CQ of the channel has completions, one poll looks at all of them.
         self.eq.process(|event| {
             if event.get32(Eqe::TYPE) == eqe::TYPE_COMPLETION {
-                self.napi.schedule();
+                if let Some(napi) = &*self.napi.lock() {
+                    napi.schedule();
+                }
             }
         });
         irq::IrqReturn::Handled
     }
 }
 
+/// An interrupt vector with its event queue, for one channel at a time. It outlives the channels, so
+/// that the next one can be made while the last one still works.
+pub(crate) struct Vector {
+    interrupt: Interrupt<Events>,
+}
+
+impl Vector {
+    /// Sets the vector of channel `channel` up.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, what `CREATE_EQ` returns, or an error of `request_irq()`.
+    pub(crate) fn new(hca: &Arc<Hca>, vectors: &Arc<Vectors>, channel: u16) -> Result<Self> {
+        // The first vector is for what is no completion.
+        let vector = u32::from(channel) + 1;
+        let eq = Arc::new(EventQueue::new(hca, vector, 0)?, GFP_KERNEL)?;
+        let handler = try_pin_init!(Events {
+            eq,
+            napi <- new_spinlock_irq!(None, "mlx5_rs::events"),
+        }? Error);
+        // CAST: Widening.
+        let interrupt = Interrupt::new(vectors, vector as usize, handler)?;
+        interrupt.handler().eq.arm();
+        Ok(Self { interrupt })
+    }
+
+    /// Has events lead to polls of `napi`.
+    fn set_napi(&self, napi: Option<Arc<Napi<Queues>>>) {
+        let old = core::mem::replace(&mut *self.interrupt.handler().napi.lock(), napi);
+        // Not with the lock held: it may be the last reference.
+        drop(old);
+    }
+}
+
 /// A channel. Fields are dropped in order.
 pub(crate) struct Channel {
     table: Arc<ReceiveQueueTable>,
-    interrupt: Interrupt<Events>,
+    rq: Arc<RqObject>,
     napi: Arc<Napi<Queues>>,
+    index: u16,
 }
 
 /// What a channel is created with.
 pub(crate) struct Config<'a> {
     /// The function.
     pub(crate) hca: &'a Arc<Hca>,
-    /// Its interrupt vectors; channel n uses vector n + 1.
-    pub(crate) vectors: &'a Arc<Vectors>,
+    /// Its interrupt vector.
+    pub(crate) vector: &'a Vector,
     /// The network device.
     pub(crate) netdev: &'a NetDevice,
     /// Number of the channel.
     pub(crate) index: u16,
+    /// Sizes of the queues and the like.
+    pub(crate) settings: &'a Settings,
     /// Length of the longest packet, with its Ethernet header.
     pub(crate) max_packet: usize,
     /// Where the channel counts.
@@ -275,28 +317,42 @@ pub(crate) struct Config<'a> {
 
 impl Channel {
     /// Creates the queues of a channel, which does nothing until [`Channel::enable`].
-    pub(crate) fn new(config: &Config<'_>) -> Result<Self> {
+    ///
+    /// The transmit queue comes with it.
+    pub(crate) fn new(config: &Config<'_>) -> Result<(Self, TransmitQueue)> {
         let hca = config.hca;
         let dev = hca.dev().get();
         let index = u32::from(config.index);
-        let eq = Arc::new(EventQueue::new(hca, index + 1, 0)?, GFP_KERNEL)?;
+        let eq = &config.vector.interrupt.handler().eq;
+        let settings = config.settings;
+        let (rx_log, tx_log) = (settings.rx_entries.ilog2(), settings.tx_entries.ilog2());
 
         let entry_size = if hca.caps().nvme_tcp.is_some() {
             EntrySize::Bytes128
         } else {
             EntrySize::Bytes64
         };
-        let rx_cq = CompletionQueue::new(hca, &eq, rq::LOG_SIZE, entry_size)?;
-        let pool = PagePool::new(dev, config.netdev, index, 1 << rq::LOG_SIZE)?;
-        let rq = ReceiveQueue::new(hca, rx_cq.object(), pool, config.max_packet)?;
-        let tx_cq = CompletionQueue::new(hca, &eq, tx::LOG_SIZE, EntrySize::Bytes64)?;
-        let transmit_queue = TransmitQueue::new(hca, tx_cq.object())?;
-        let internal_cq = CompletionQueue::new(hca, &eq, icosq::LOG_SIZE, EntrySize::Bytes64)?;
+        let rx_cq = CompletionQueue::new(hca, eq, rx_log, entry_size, settings.rx_coalesce)?;
+        let pages = settings.rx_entries * ReceiveQueue::pages_per_entry(config.max_packet)?;
+        let pool = PagePool::new(dev, config.netdev, index, pages)?;
+        let rq = ReceiveQueue::new(hca, rx_cq.object(), pool, rx_log, config.max_packet)?;
+        let tx_cq =
+            CompletionQueue::new(hca, eq, tx_log, EntrySize::Bytes64, settings.tx_coalesce)?;
+        let (transmit_queue, transmitted) =
+            tx::create(hca, tx_cq.object(), tx_log, config.counters)?;
+        let internal_cq = CompletionQueue::new(
+            hca,
+            eq,
+            icosq::LOG_SIZE,
+            EntrySize::Bytes64,
+            Coalesce::default(),
+        )?;
         let internal_queue = InternalQueue::new(hca, internal_cq.object())?;
 
         let mut queues = KVec::new();
         queues.push(rq.object().clone(), GFP_KERNEL)?;
         let table = Arc::new(ReceiveQueueTable::new(hca, queues)?, GFP_KERNEL)?;
+        let rq_object = rq.object().clone();
 
         let counters = config.counters.clone();
         let (rx_cq_object, tx_cq_object) = (rx_cq.object().clone(), tx_cq.object().clone());
@@ -304,7 +360,6 @@ impl Channel {
         let shared = pin_init!(Queues {
             index,
             counters,
-            tx <- new_spinlock!(transmit_queue, "mlx5_rs::tx"),
             internal <- new_spinlock_irq!(internal_queue, "mlx5_rs::internal"),
             rx_cq: rx_cq_object,
             tx_cq: tx_cq_object,
@@ -318,41 +373,44 @@ impl Channel {
                 config.flows.clone(),
                 config.ddp_counters.clone(),
             ),
+            transmitted,
             tx_cq,
             internal_cq,
             internal_done: None,
         };
-        let napi = Arc::pin_init(Napi::new(config.netdev, state, shared), GFP_KERNEL)?;
-        let interrupt = Interrupt::new(
-            config.vectors,
-            usize::from(config.index) + 1,
-            Events {
-                eq,
-                napi: napi.clone(),
-            },
-        )?;
-        Ok(Self {
+        let napi = Napi::new(config.netdev, config.index, state, shared);
+        let napi = Arc::pin_init(napi, GFP_KERNEL)?;
+        glue::recycle_directly(&napi)?;
+        let channel = Self {
             table,
-            interrupt,
+            rq: rq_object,
             napi,
-        })
+            index: config.index,
+        };
+        Ok((channel, transmit_queue))
     }
 
-    /// Starts polling.
-    pub(crate) fn enable(&self) -> Result {
-        // The queues are armed before anything can complete, so that the first event is not lost.
-        self.napi.with_state(|queues, state| {
-            let rearm = queues.prepare_rearm(state);
-            queues.rearm(rearm);
-        })?;
+    /// Starts polling, on events of `vector`. RTNL.
+    pub(crate) fn enable(&self, vector: &Vector) {
+        vector.set_napi(Some(self.napi.clone()));
+        self.napi.set_queue(Some(self.index));
+        self.napi.set_irq(Some(vector.interrupt.number()));
         self.napi.enable();
-        self.interrupt.handler().eq.arm();
-        Ok(())
+        // The first poll arms the queues.
+        self.napi.kick();
     }
 
-    /// Ends polling.
-    pub(crate) fn disable(&self) {
+    /// Ends polling. RTNL.
+    pub(crate) fn disable(&self, vector: &Vector) {
         self.napi.disable();
+        self.napi.set_irq(None);
+        self.napi.set_queue(None);
+        vector.set_napi(None);
+    }
+
+    /// The receive queue.
+    pub(crate) fn rq(&self) -> &Arc<RqObject> {
+        &self.rq
     }
 
     /// The NAPI context with the queues.

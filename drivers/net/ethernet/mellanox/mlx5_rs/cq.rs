@@ -57,6 +57,20 @@ impl EntrySize {
     }
 }
 
+/// When completions of a queue lead to an event. Zeroes: each as soon as it is there.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Coalesce {
+    /// Microseconds after the first completion, below [`Coalesce::MAX_USECS`].
+    pub(crate) usecs: u16,
+    /// Completions.
+    pub(crate) frames: u16,
+}
+
+impl Coalesce {
+    /// Microseconds have 12 bits.
+    pub(crate) const MAX_USECS: u16 = 1 << 12;
+}
+
 /// A completion.
 pub(crate) struct Completion {
     /// The classical entry.
@@ -126,6 +140,7 @@ impl CompletionQueue {
         eq: &Arc<EventQueue>,
         log_size: u32,
         entry_size: EntrySize,
+        coalesce: Coalesce,
     ) -> Result<Self> {
         let count = 1usize << log_size;
         let ring = DmaBuffer::new(hca.dev().get(), count * entry_size.bytes())?;
@@ -140,6 +155,8 @@ impl CompletionQueue {
             )
             .with(CqContext::LOG_CQ_SIZE, log_size)
             .with(CqContext::UAR_PAGE, hca.uar())
+            .with(CqContext::CQ_PERIOD, coalesce.usecs)
+            .with(CqContext::CQ_MAX_COUNT, coalesce.frames)
             .with(CqContext::C_EQN_OR_APU_ELEMENT, eq.number())
             .with(CqContext::DBR_ADDR, doorbell_record.dma_address());
         let input = CreateCqIn::zeroed().embed(CreateCqIn::CQ_CONTEXT, &context);

@@ -80,15 +80,18 @@ impl Instance {
             EventQueue::new(&hca, 0, 1 << eqe::TYPE_PORT_CHANGE)?,
             GFP_KERNEL,
         )?;
+        let channels = netdev::max_channels(&hca, &resources.vectors);
+        let config = netdev::config(&hca, channels)?;
         let data = netdev::Data::new(&hca, &resources.vectors, &steering)?;
-        let netdev = Netdev::<Mlx5Netdev>::new(&resources.dev, &netdev::config(&hca)?, data)?;
+        let netdev = Netdev::<Mlx5Netdev>::new(&resources.dev, &config, data)?;
+        netdev::spread_senders(&netdev, channels);
         let async_events = Interrupt::new(
             &resources.vectors,
             0,
-            AsyncEvents {
+            Ok(AsyncEvents {
                 eq,
                 netdev: netdev.handle(),
-            },
+            }),
         )?;
         async_events.handler().eq.arm();
         dev_info!(resources.dev.get(), "{}: {:?}\n", netdev.name(), hca.caps());
@@ -109,9 +112,7 @@ impl pci::Driver for Mlx5 {
         pdev: &'bound pci::Device<Core<'_>>,
         _info: Option<&'bound Self::IdInfo>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
-        Function::new(pdev, VECTORS, Instance::new)
+        // One vector for events that are not completions, and one for each channel.
+        Function::new(pdev, 1 + glue::online_cpus(), Instance::new)
     }
 }
-
-/// Interrupt vectors: one for events that are not completions, and one for each channel.
-const VECTORS: u32 = 1 + netdev::CHANNELS as u32;

@@ -23,6 +23,7 @@ use kernel::{
     },
     irq,
     net::{
+        napi::Napi,
         netdev,
         skbuff::RxSkb,
         ulp_ddp::Io, //
@@ -37,9 +38,12 @@ use kernel::{
     types::Opaque, //
 };
 
-use crate::ddp::plan::{
-    Extent,
-    Part, //
+use crate::{
+    channel::Queues,
+    ddp::plan::{
+        Extent,
+        Part, //
+    }, //
 };
 
 /// Matches functions by an ID whose vendor [`pci::Vendor`] has no constant for.
@@ -357,6 +361,12 @@ unsafe impl Send for NetdevHandle {}
 // SAFETY: As above.
 unsafe impl Sync for NetdevHandle {}
 
+/// CPUs that are online now.
+pub(crate) fn online_cpus() -> u32 {
+    // SAFETY: It reads a counter.
+    unsafe { bindings::num_online_cpus() }
+}
+
 /// The interrupt vectors of the function.
 pub(crate) struct Vectors(pci::IrqVectorRegistration<'static>);
 
@@ -374,11 +384,17 @@ impl Vectors {
         };
         Ok(Arc::new(Self(vectors), GFP_KERNEL)?)
     }
+
+    /// How many there are, at least 2.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
 }
 
 /// A handler of an interrupt vector. Dropping it waits until the handler does not run.
 pub(crate) struct Interrupt<H: irq::Handler + 'static> {
     registration: Pin<KBox<irq::Registration<'static, H>>>,
+    number: u32,
     _vectors: Arc<Vectors>,
 }
 
@@ -388,27 +404,33 @@ impl<H: irq::Handler + 'static> Interrupt<H> {
     /// # Errors
     ///
     /// `EINVAL` if there is no such vector, or an error of `request_irq()`.
-    pub(crate) fn new(vectors: &Arc<Vectors>, index: usize, handler: H) -> Result<Self> {
+    pub(crate) fn new(
+        vectors: &Arc<Vectors>,
+        index: usize,
+        handler: impl PinInit<H, Error> + 'static,
+    ) -> Result<Self> {
         let request = irq::IrqRequest::from(vectors.0.index(index)?);
         // SAFETY: The types differ in the lifetime only. The registration is dropped before the
         // vectors, see the order of the fields, and hence while the device is bound.
         let request = unsafe {
             core::mem::transmute::<irq::IrqRequest<'_>, irq::IrqRequest<'static>>(request)
         };
+        let number = request.irq();
         // SAFETY: The registration is owned by the returned value, which only this driver has and
         // does not leak.
         let registration = unsafe {
-            irq::Registration::new(
-                request,
-                irq::Flags::TRIGGER_NONE,
-                c"mlx5_rs",
-                Ok::<H, Error>(handler),
-            )
+            irq::Registration::new(request, irq::Flags::TRIGGER_NONE, c"mlx5_rs", handler)
         };
         Ok(Self {
             registration: KBox::pin_init(registration, GFP_KERNEL)?,
+            number,
             _vectors: vectors.clone(),
         })
+    }
+
+    /// Number of the interrupt.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
     }
 
     /// The handler.
@@ -460,6 +482,20 @@ impl Event {
             _ => Ok(()),
         }
     }
+}
+
+/// Has pages of the receive queue that are freed while the channel is polled go back to the pool
+/// without a lock. Before polling starts.
+///
+/// # Errors
+///
+/// `EBUSY` if the channel is being polled.
+pub(crate) fn recycle_directly(napi: &Napi<Queues>) -> Result {
+    napi.with_state(|_, state| {
+        // SAFETY: The pool is part of the state of this context, which only its poll function
+        // accesses, or `with_state` while it is disabled. It is dropped with the context.
+        unsafe { state.rx.pool().enable_direct_recycling(napi.as_raw()) };
+    })
 }
 
 /// The parts of a buffer of the block layer, for the arithmetic of placement.

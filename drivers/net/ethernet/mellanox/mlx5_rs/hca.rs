@@ -15,7 +15,7 @@ use crate::{
         BarIo,
         BoundDevice, //
     },
-    netdev, regs,
+    regs,
     wire::{
         cmd::*,
         ctx::*,
@@ -92,6 +92,8 @@ pub(crate) struct Caps {
     pub(crate) max_lso: u32,
     /// Event queues.
     pub(crate) max_eqs: u32,
+    /// Events of completions can be held back for a while.
+    pub(crate) cq_moderation: bool,
     /// What the NVMe/TCP offload can do, if there is one.
     pub(crate) nvme_tcp: Option<NvmeTcp>,
 }
@@ -137,6 +139,7 @@ impl Caps {
             csum: ethernet.get(EthernetCaps::CSUM_CAP) != 0,
             max_lso,
             max_eqs,
+            cq_moderation: general.get(GeneralCaps::CQ_MODERATION) != 0,
             nvme_tcp: Self::query_nvme_tcp(cmd, &general)?,
         })
     }
@@ -213,7 +216,8 @@ impl Hca {
         Self::set_issi(&cmd)?;
         Self::check_pages(&cmd, 1)?;
         let caps = Caps::query(&cmd)?;
-        if caps.max_eqs <= netdev::CHANNELS.into() {
+        // One for what is no completion, one for a channel.
+        if caps.max_eqs < 2 {
             return Err(ENODEV);
         }
         Self::check_pages(&cmd, 2)?;

@@ -22,6 +22,7 @@ mod hca;
 mod netdev;
 mod regs;
 mod rq;
+mod rss;
 mod rx;
 mod sq;
 mod stats;

@@ -4,12 +4,19 @@
 
 use kernel::{
     bindings,
+    cpu::{
+        nr_cpu_ids,
+        CpuId, //
+    },
+    cpumask::CpumaskVar,
     net::{
         ethtool,
         napi::Napi,
         netdev::{
             self,
             Features,
+            QueueStatsRx,
+            QueueStatsTx,
             Stats64,
             TxResult,
             ETH_HLEN, //
@@ -18,13 +25,11 @@ use kernel::{
         ulp_ddp, //
     },
     new_mutex,
-    new_spinlock_irq,
     prelude::*,
     sync::{
         atomic::Atomic,
         Arc,
-        Mutex,
-        SpinLockIrq, //
+        Mutex, //
     }, //
 };
 
@@ -32,29 +37,30 @@ use crate::{
     channel::{
         self,
         Channel,
-        Queues, //
+        Queues,
+        Vector, //
     },
+    cq::Coalesce,
     ddp::flow::FlowTable,
-    glue::Vectors,
+    glue::{
+        self,
+        Vectors, //
+    },
     hca::Hca,
     rq::{
         ReceiveQueueTable,
-        Tir,
+        RqObject,
         MAX_PAGES, //
     },
+    rss,
     stats::Counters,
-    steering::{
-        Rule,
-        Steering, //
-    },
+    steering::Steering,
     tx::{
         self,
-        Posted, //
+        Posted,
+        TransmitQueue, //
     },
 };
-
-/// Channels of a device. Packets are not spread over more than one yet.
-pub(crate) const CHANNELS: u16 = 1;
 
 /// Bytes of a frame besides its payload: Ethernet header and one VLAN tag.
 const FRAME_OVERHEAD: usize = ETH_HLEN + 4;
@@ -64,17 +70,37 @@ const FRAME_OVERHEAD: usize = ETH_HLEN + 4;
 const PORT_OVERHEAD: u32 = FRAME_OVERHEAD as u32 + 4;
 
 /// Largest MTU for which a frame fits the pages of a receive queue entry.
-pub(crate) const MAX_MTU: u32 = 9000;
-const _: () = assert!(MAX_MTU as usize + FRAME_OVERHEAD <= MAX_PAGES * kernel::page::PAGE_SIZE);
+// CAST: A few pages.
+const MAX_MTU: u32 = (MAX_PAGES * kernel::page::PAGE_SIZE - FRAME_OVERHEAD) as u32;
+
+/// Sizes that the queues can have: powers of two within this range. Those for transmission count
+/// basic blocks of 64 bytes, of which a packet takes one or more.
+pub(crate) const QUEUE_ENTRIES: core::ops::RangeInclusive<u32> = 64..=8192;
 
 /// The network device driver.
 pub(crate) struct Mlx5Netdev;
+
+/// What the user can choose about the queues of a device.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    /// Channels, at most [`Data::max_channels`].
+    pub(crate) channels: u16,
+    /// Entries of a receive queue, see [`QUEUE_ENTRIES`].
+    pub(crate) rx_entries: u32,
+    /// Basic blocks of a transmit queue, see [`QUEUE_ENTRIES`].
+    pub(crate) tx_entries: u32,
+    /// When received packets lead to an interrupt.
+    pub(crate) rx_coalesce: Coalesce,
+    /// When transmitted packets lead to an interrupt.
+    pub(crate) tx_coalesce: Coalesce,
+    /// How packets are spread over the channels.
+    pub(crate) rss: rss::Settings,
+}
 
 /// Data of a network device.
 #[pin_data]
 pub(crate) struct Data {
     pub(crate) hca: Arc<Hca>,
-    vectors: Arc<Vectors>,
     pub(crate) steering: Arc<Steering>,
     /// Offloaded connections.
     pub(crate) flows: Arc<FlowTable>,
@@ -82,27 +108,21 @@ pub(crate) struct Data {
     pub(crate) ddp_caps: Atomic<u64>,
     /// What the offload counts.
     pub(crate) ddp_counters: Arc<ulp_ddp::Counters>,
+    /// For each channel that there can be.
     counters: KVec<Arc<Counters>>,
-    /// What exists while the device is up.
+    /// For each channel that there can be.
+    vectors: KVec<Vector>,
     #[pin]
-    running: Mutex<Option<Running>>,
-    /// The queues of the channels, for transmission.
+    state: Mutex<State>,
+    /// Where new offloaded connections go.
     #[pin]
-    queues: SpinLockIrq<KVec<Lane>>,
+    lanes: Mutex<Option<Arc<KVec<Channel>>>>,
 }
 
-/// What of a channel is used by whoever comes by.
-#[derive(Clone)]
-struct Lane {
-    napi: Arc<Napi<Queues>>,
-    table: Arc<ReceiveQueueTable>,
-}
-
-/// What exists while the device is up. Fields are dropped in order.
-struct Running {
-    _rule: Rule,
-    _tir: Tir,
-    channels: KVec<Channel>,
+/// What changes under RTNL only.
+struct State {
+    settings: Settings,
+    running: Option<Running>,
 }
 
 impl Data {
@@ -112,24 +132,44 @@ impl Data {
         vectors: &Arc<Vectors>,
         steering: &Arc<Steering>,
     ) -> Result<impl PinInit<Self>> {
+        let channels = max_channels(hca, vectors);
         let mut counters = KVec::new();
-        for _ in 0..CHANNELS {
+        let mut completion_vectors = KVec::new();
+        for channel in 0..channels {
             counters.push(Arc::new(Counters::default(), GFP_KERNEL)?, GFP_KERNEL)?;
+            completion_vectors.push(Vector::new(hca, vectors, channel)?, GFP_KERNEL)?;
         }
-        let (hca, vectors, steering) = (hca.clone(), vectors.clone(), steering.clone());
+        let settings = Settings {
+            channels,
+            rx_entries: 1024,
+            tx_entries: 1024,
+            rx_coalesce: Coalesce::default(),
+            tx_coalesce: Coalesce::default(),
+            rss: rss::Settings::default(),
+        };
+        let (hca, steering) = (hca.clone(), steering.clone());
         let flows = FlowTable::new()?;
         let ddp_counters = Arc::new(ulp_ddp::Counters::new(), GFP_KERNEL)?;
         Ok(pin_init!(Self {
             hca,
-            vectors,
             steering,
             flows,
             ddp_caps: Atomic::new(0),
             ddp_counters,
             counters,
-            running <- new_mutex!(None),
-            queues <- new_spinlock_irq!(KVec::new(), "mlx5_rs::queues"),
+            vectors: completion_vectors,
+            state <- new_mutex!(State {
+                settings,
+                running: None,
+            }),
+            lanes <- new_mutex!(None),
         }))
+    }
+
+    /// How many channels there can be.
+    pub(crate) fn max_channels(&self) -> u16 {
+        // CAST: Made from a `u16`.
+        self.vectors.len() as u16
     }
 
     /// The queues that serve `cpu`, while the device is up.
@@ -137,14 +177,24 @@ impl Data {
         &self,
         cpu: usize,
     ) -> Option<(Arc<Napi<Queues>>, Arc<ReceiveQueueTable>)> {
-        let lanes = self.queues.lock();
-        let Lane { napi, table } = lanes.get(cpu.checked_rem(lanes.len())?)?.clone();
-        Some((napi, table))
+        let lanes = self.lanes.lock();
+        let channels = lanes.as_ref()?;
+        let channel = channels.get(cpu.checked_rem(channels.len())?)?;
+        Some((channel.napi().clone(), channel.table().clone()))
     }
 }
 
+/// Channels of a device at most: one for each CPU, as far as the device has what they need.
+pub(crate) fn max_channels(hca: &Hca, vectors: &Vectors) -> u16 {
+    // The first vector and its event queue are for what is no completion.
+    let vectors = u32::try_from(vectors.len()).unwrap_or(u32::MAX);
+    let channels = vectors.min(hca.caps().max_eqs).saturating_sub(1);
+    // A `u16` numbers queues all over the stack.
+    u16::try_from(channels.min(glue::online_cpus())).unwrap_or(u16::MAX)
+}
+
 /// What the network device is registered with.
-pub(crate) fn config(hca: &Hca) -> Result<netdev::Config> {
+pub(crate) fn config(hca: &Hca, channels: u16) -> Result<netdev::Config> {
     let caps = hca.caps();
     let mut switchable = Features::SG | Features::RXCSUM;
     if caps.csum {
@@ -154,8 +204,8 @@ pub(crate) fn config(hca: &Hca) -> Result<netdev::Config> {
         switchable = switchable | Features::TSO | Features::TSO6;
     }
     Ok(netdev::Config {
-        tx_queues: CHANNELS.into(),
-        rx_queues: CHANNELS.into(),
+        tx_queues: channels.into(),
+        rx_queues: channels.into(),
         features: Features::HIGHDMA,
         hw_features: switchable,
         vlan_features: switchable | Features::HIGHDMA,
@@ -166,6 +216,7 @@ pub(crate) fn config(hca: &Hca) -> Result<netdev::Config> {
         },
         max_mtu: hca.max_frame()?.saturating_sub(PORT_OVERHEAD).min(MAX_MTU),
         mac: Some(hca.mac()?),
+        irq_affinity: true,
         ..netdev::Config::default()
     })
 }
@@ -179,79 +230,171 @@ pub(crate) fn frame(mtu: u32) -> usize {
     mtu as usize + FRAME_OVERHEAD
 }
 
+/// What exists while the device is up. Fields are dropped in order.
+struct Running {
+    receive: Option<rss::Receive>,
+    /// The transmit queues, while the stack does not have them.
+    tx: KVec<Option<TransmitQueue>>,
+    rqs: KVec<Arc<RqObject>>,
+    channels: Arc<KVec<Channel>>,
+}
+
 impl Running {
-    fn new(dev: &netdev::Device<Mlx5Netdev>, mtu: u32) -> Result<Self> {
+    /// Makes the queues, which do nothing until [`Running::start`].
+    fn new(dev: &netdev::Device<Mlx5Netdev>, settings: &Settings, mtu: u32) -> Result<Self> {
         let data = dev.data();
-        data.hca.set_max_frame(mtu + PORT_OVERHEAD)?;
-        let mut channels = KVec::new();
-        for (index, counters) in (0..CHANNELS).zip(&data.counters) {
-            let channel = Channel::new(&channel::Config {
+        let (mut tx, mut rqs, mut channels) = (KVec::new(), KVec::new(), KVec::new());
+        let parts = data.vectors.iter().zip(&data.counters);
+        for (index, (vector, counters)) in (0..settings.channels).zip(parts) {
+            let (channel, transmit_queue) = Channel::new(&channel::Config {
                 hca: &data.hca,
-                vectors: &data.vectors,
+                vector,
                 netdev: dev,
                 index,
+                settings,
                 max_packet: frame(mtu),
                 counters,
                 flows: &data.flows,
                 ddp_counters: &data.ddp_counters,
             })?;
+            tx.push(Some(transmit_queue), GFP_KERNEL)?;
+            rqs.push(channel.rq().clone(), GFP_KERNEL)?;
             channels.push(channel, GFP_KERNEL)?;
         }
-        let first = channels.first().ok_or(EINVAL)?;
-        let tir = Tir::new(&data.hca, first.table(), None)?;
-        let rule = data.steering.add_any(tir.number())?;
         Ok(Self {
-            _rule: rule,
-            _tir: tir,
-            channels,
+            receive: None,
+            tx,
+            rqs,
+            channels: Arc::new(channels, GFP_KERNEL)?,
         })
+    }
+
+    /// Has the queues carry packets. RTNL.
+    ///
+    /// If this fails, they do not.
+    fn start(&mut self, dev: &netdev::Device<Mlx5Netdev>, settings: &Settings, mtu: u32) -> Result {
+        let data = dev.data();
+        data.hca.set_max_frame(mtu + PORT_OVERHEAD)?;
+        dev.set_real_num_queues(settings.channels.into(), settings.channels.into())?;
+        let receive = rss::Receive::new(&data.hca, &data.steering, &self.rqs, &settings.rss)?;
+        self.receive = Some(receive);
+        let parts = self.channels.iter().zip(&data.vectors).zip(&mut self.tx);
+        for (index, ((channel, vector), tx)) in (0..).zip(parts) {
+            if let Some(queue) = dev.tx_queue(index) {
+                queue.reset();
+            }
+            channel.enable(vector);
+            // There are as many transmit queues as vectors.
+            let _ = dev.replace_tx_queue(index, tx.take());
+        }
+        *data.lanes.lock() = Some(self.channels.clone());
+        Ok(())
+    }
+
+    /// Ends what [`Running::start`] did. RTNL.
+    fn stop(&mut self, dev: &netdev::Device<Mlx5Netdev>) {
+        dev.tx_disable();
+        // What comes in is dropped for want of a rule.
+        self.receive = None;
+        let data = dev.data();
+        let parts = self.channels.iter().zip(&data.vectors).zip(&mut self.tx);
+        for (index, ((channel, vector), tx)) in (0..).zip(parts) {
+            if let Ok(queue @ Some(_)) = dev.replace_tx_queue(index, None) {
+                *tx = queue;
+            }
+            channel.disable(vector);
+        }
     }
 }
 
-/// Brings the queues up, with the device's lock on what is running held.
-fn start(dev: &netdev::Device<Mlx5Netdev>, mtu: u32, running: &mut Option<Running>) -> Result {
+/// Takes all offloaded connections down and accepts no more, until queues are started.
+fn quiesce(dev: &netdev::Device<Mlx5Netdev>) {
+    let lanes = dev.data().lanes.lock().take();
+    drop(lanes);
+    ulp_ddp::quiesce(dev);
+}
+
+/// The settings in force. RTNL for a stable answer.
+pub(crate) fn settings(dev: &netdev::Device<Mlx5Netdev>) -> Settings {
+    dev.data().state.lock().settings.clone()
+}
+
+/// Puts `settings` in force, which have to be within their limits. RTNL.
+///
+/// While the device is up, new queues are made beside those in use, and take over from them.
+/// Offloaded connections go on without the offload.
+///
+/// # Errors
+///
+/// `ENOMEM`, or what a command returns; then the former settings are still in force.
+pub(crate) fn reconfigure(dev: &netdev::Device<Mlx5Netdev>, settings: Settings) -> Result {
     let data = dev.data();
-    let up = Running::new(dev, mtu)?;
-    let mut queues = KVec::new();
-    for channel in &up.channels {
-        let lane = Lane {
-            napi: channel.napi().clone(),
-            table: channel.table().clone(),
-        };
-        queues.push(lane, GFP_KERNEL)?;
+    let mut state = data.state.lock();
+    let spread_anew = settings.channels != state.settings.channels;
+    if state.running.is_some() {
+        switch_over(dev, &mut state, settings, dev.mtu())?;
+    } else {
+        dev.set_real_num_queues(settings.channels.into(), settings.channels.into())?;
+        state.settings = settings;
     }
-    for channel in &up.channels {
-        channel.enable()?;
+    if spread_anew {
+        spread_senders(dev, state.settings.channels);
     }
-    *data.queues.lock() = queues;
-    *running = Some(up);
-    dev.tx_start_all_queues();
     Ok(())
 }
 
-/// Takes the queues down.
-fn halt(dev: &netdev::Device<Mlx5Netdev>, running: &mut Option<Running>) {
-    dev.tx_disable();
-    let Some(up) = running.take() else {
-        return;
+/// Replaces the queues that are running by those of `settings` and `mtu`.
+fn switch_over(
+    dev: &netdev::Device<Mlx5Netdev>,
+    state: &mut State,
+    settings: Settings,
+    mtu: u32,
+) -> Result {
+    let mut new = Running::new(dev, &settings, mtu)?;
+    quiesce(dev);
+    let Some(mut old) = state.running.take() else {
+        return Err(ENETDOWN);
     };
-    let data = dev.data();
-    let queues = core::mem::take(&mut *data.queues.lock());
-    for channel in &up.channels {
-        channel.disable();
-    }
-    drop(queues);
-    drop(up);
-    for index in 0..u32::from(CHANNELS) {
-        if let Some(queue) = dev.tx_queue(index) {
-            queue.reset();
+    old.stop(dev);
+    let result = match new.start(dev, &settings, mtu) {
+        Ok(()) => {
+            state.running = Some(new);
+            state.settings = settings;
+            Ok(())
         }
+        Err(e) => {
+            new.stop(dev);
+            if old.start(dev, &state.settings, dev.mtu()).is_err() {
+                dev_err!(dev.as_ref(), "the old queues cannot be used again\n");
+            }
+            state.running = Some(old);
+            Err(e)
+        }
+    };
+    dev.tx_wake_all_queues();
+    ulp_ddp::resume(dev);
+    result
+}
+
+/// Has each CPU send on a channel of its own, as far as there are enough.
+pub(crate) fn spread_senders(dev: &netdev::NetDevice, channels: u16) {
+    let spread = |channel: u16| -> Result {
+        let mut cpus = CpumaskVar::new_zero(GFP_KERNEL)?;
+        for cpu in (channel.into()..nr_cpu_ids()).step_by(channels.into()) {
+            cpus.set(CpuId::from_u32(cpu).ok_or(EINVAL)?);
+        }
+        dev.set_xps_queue(&cpus, channel)
+    };
+    for channel in 0..channels {
+        // Otherwise, the stack chooses.
+        let _ = spread(channel);
     }
 }
 
 #[vtable]
 impl netdev::Driver for Mlx5Netdev {
     type Data = Data;
+    type TxQueue = TransmitQueue;
 
     const ETHTOOL_OPS: Option<ethtool::Table<Self>> = Some(ethtool::Table::new());
 
@@ -259,12 +402,16 @@ impl netdev::Driver for Mlx5Netdev {
 
     fn open(dev: &netdev::Device<Self>) -> Result {
         let data = dev.data();
-        let mut running = data.running.lock();
-        start(dev, dev.mtu(), &mut running)?;
+        let mut state = data.state.lock();
+        let mut running = Running::new(dev, &state.settings, dev.mtu())?;
+        running.start(dev, &state.settings, dev.mtu())?;
         if let Err(e) = data.hca.set_port(true) {
-            halt(dev, &mut running);
+            drop(data.lanes.lock().take());
+            running.stop(dev);
             return Err(e);
         }
+        state.running = Some(running);
+        dev.tx_start_all_queues();
         if data.hca.link_up().unwrap_or(false) {
             dev.carrier_on();
         }
@@ -272,41 +419,35 @@ impl netdev::Driver for Mlx5Netdev {
     }
 
     fn stop(dev: &netdev::Device<Self>) {
-        ulp_ddp::quiesce(dev);
         let data = dev.data();
-        let mut running = data.running.lock();
+        // The layer has taken the connections down.
+        let lanes = data.lanes.lock().take();
+        drop(lanes);
+        let mut state = data.state.lock();
         dev.carrier_off();
         // If it fails, packets that come in are dropped for want of a rule.
         let _ = data.hca.set_port(false);
-        halt(dev, &mut running);
+        if let Some(mut running) = state.running.take() {
+            running.stop(dev);
+        }
     }
 
-    fn start_xmit(dev: &netdev::Device<Self>, skb: TxSkb) -> TxResult {
-        let index = skb.queue();
-        // CAST: Widening.
-        let queues = match dev.data().queues.lock().get(index as usize) {
-            Some(lane) => lane.napi.clone(),
-            None => return TxResult::Ok,
-        };
-        let Some(queue) = dev.tx_queue(index) else {
+    fn start_xmit(dev: &netdev::Device<Self>, ring: &mut TransmitQueue, skb: TxSkb) -> TxResult {
+        let Some(queue) = dev.tx_queue(skb.queue()) else {
             return TxResult::Ok;
         };
-        let counters = queues.counters();
         let lso = skb.gso().is_some();
-        let more = dev.xmit_more();
-        let mut ring = queues.tx.lock();
         match ring.post(dev.parent(), skb) {
             Posted::Queued(bytes) => {
                 if lso {
-                    counters.tx_lso_packets.add(1);
+                    ring.counters.tx_lso_packets.add(1);
                 }
-                let free = ring.free();
-                if queue.sent(bytes, more) || free < tx::NEEDED_BLOCKS {
+                if queue.maybe_stop(tx::NEEDED_BLOCKS, || ring.free()) {
+                    ring.counters.tx_stopped.add(1);
+                }
+                // True as well if the queue is stopped.
+                if queue.sent(bytes, dev.xmit_more()) {
                     ring.ring_doorbell();
-                }
-                drop(ring);
-                if queue.maybe_stop(tx::NEEDED_BLOCKS, || queues.tx.lock().free()) {
-                    counters.tx_stopped.add(1);
                 }
                 TxResult::Ok
             }
@@ -317,7 +458,7 @@ impl netdev::Driver for Mlx5Netdev {
             }
             Posted::Dropped => {
                 ring.ring_doorbell();
-                counters.tx_dropped.add(1);
+                ring.counters.tx_dropped.add(1);
                 TxResult::Ok
             }
         }
@@ -339,21 +480,43 @@ impl netdev::Driver for Mlx5Netdev {
     }
 
     fn change_mtu(dev: &netdev::Device<Self>, mtu: u32) -> Result {
-        if !dev.running() {
+        let data = dev.data();
+        let mut state = data.state.lock();
+        if state.running.is_none() {
             return Ok(());
         }
-        // Offloaded connections are bound to the queues.
-        ulp_ddp::quiesce(dev);
+        let settings = state.settings.clone();
+        switch_over(dev, &mut state, settings, mtu)
+    }
+
+    fn get_queue_stats_rx(dev: &netdev::Device<Self>, queue: u32) -> QueueStatsRx {
         let data = dev.data();
-        let mut running = data.running.lock();
-        halt(dev, &mut running);
-        let result = start(dev, mtu, &mut running).or_else(|e| {
-            // Back to what worked before; without that, the device stays silent until it is stopped.
-            start(dev, dev.mtu(), &mut running)?;
-            Err(e)
-        });
-        ulp_ddp::resume(dev);
-        result
+        // CAST: Widening.
+        let Some(counters) = data.counters.get(queue as usize) else {
+            return QueueStatsRx::default();
+        };
+        QueueStatsRx {
+            bytes: Some(counters.rx_bytes.get()),
+            packets: Some(counters.rx_packets.get()),
+            alloc_fail: Some(counters.rx_dropped.get()),
+            csum_unnecessary: Some(counters.rx_csum_ok.get()),
+            ..QueueStatsRx::default()
+        }
+    }
+
+    fn get_queue_stats_tx(dev: &netdev::Device<Self>, queue: u32) -> QueueStatsTx {
+        let data = dev.data();
+        // CAST: Widening.
+        let Some(counters) = data.counters.get(queue as usize) else {
+            return QueueStatsTx::default();
+        };
+        QueueStatsTx {
+            bytes: Some(counters.tx_bytes.get()),
+            packets: Some(counters.tx_packets.get()),
+            hw_gso_packets: Some(counters.tx_lso_packets.get()),
+            stop: Some(counters.tx_stopped.get()),
+            ..QueueStatsTx::default()
+        }
     }
 
     fn set_mac_address(_dev: &netdev::Device<Self>, _addr: &netdev::EthAddr) -> Result {

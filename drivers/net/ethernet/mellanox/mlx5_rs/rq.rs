@@ -38,12 +38,8 @@ use crate::{
     },
 };
 
-/// log2 of the entries of each queue.
-pub(crate) const LOG_SIZE: u32 = 9;
-const SIZE: u32 = 1 << LOG_SIZE;
-
 /// Pages of an entry at most; an entry has room for a packet of the largest MTU.
-pub(crate) const MAX_PAGES: usize = 3;
+pub(crate) const MAX_PAGES: usize = 4;
 
 /// Doorbell record of a receive queue.
 const RECORD_RECEIVE: usize = 0;
@@ -63,7 +59,8 @@ pub(crate) type Pages = [Option<PoolPage>; MAX_PAGES];
 /// pages go back to the pool after the device has let go of them.
 pub(crate) struct ReceiveQueue {
     object: Arc<RqObject>,
-    entries: KVec<Pages>,
+    /// A power of two of them.
+    entries: KVVec<Pages>,
     pool: PagePool,
     hca: Arc<Hca>,
     pages_per_entry: usize,
@@ -71,26 +68,26 @@ pub(crate) struct ReceiveQueue {
 }
 
 impl ReceiveQueue {
-    /// Creates a queue whose packets are at most `max_packet` bytes long, and fills it.
+    /// Creates a queue of `1 << log_size` entries whose packets are at most `max_packet` bytes long,
+    /// and fills it.
     pub(crate) fn new(
         hca: &Arc<Hca>,
         cq: &Arc<CqObject>,
         pool: PagePool,
+        log_size: u32,
         max_packet: usize,
     ) -> Result<Self> {
-        let pages_per_entry = max_packet.div_ceil(PAGE_SIZE);
-        if pages_per_entry > MAX_PAGES {
-            return Err(EINVAL);
-        }
+        // CAST: Widening.
+        let pages_per_entry = Self::pages_per_entry(max_packet)? as usize;
         let stride = Self::stride(pages_per_entry);
-        let ring = DmaBuffer::new(hca.dev().get(), stride << LOG_SIZE)?;
+        let ring = DmaBuffer::new(hca.dev().get(), stride << log_size)?;
         let doorbell_record = DmaBuffer::new(hca.dev().get(), 8)?;
         let wq = WorkQueue::zeroed()
             .with(WorkQueue::WQ_TYPE, 1u32)
             .with(WorkQueue::PD, hca.pd())
             .with(WorkQueue::DBR_ADDR, doorbell_record.dma_address())
             .with(WorkQueue::LOG_WQ_STRIDE, stride.ilog2())
-            .with(WorkQueue::LOG_WQ_SZ, LOG_SIZE);
+            .with(WorkQueue::LOG_WQ_SZ, log_size);
         let context = RqContext::zeroed()
             .with(RqContext::VSD, 1u32)
             .with(RqContext::STATE, QUEUE_STATE_RST)
@@ -115,8 +112,8 @@ impl ReceiveQueue {
             .embed(ModifyRqIn::CTX, &context);
         hca.cmd().execute::<ModifyRq>(input)?;
 
-        let mut entries = KVec::with_capacity(SIZE as usize, GFP_KERNEL)?;
-        for _ in 0..SIZE {
+        let mut entries = KVVec::with_capacity(1 << log_size, GFP_KERNEL)?;
+        for _ in 0..1 << log_size {
             entries.push([const { None }; MAX_PAGES], GFP_KERNEL)?;
         }
         let mut queue = Self {
@@ -129,6 +126,24 @@ impl ReceiveQueue {
         };
         queue.fill()?;
         Ok(queue)
+    }
+
+    /// Pages of each entry of a queue whose packets are at most `max_packet` bytes long.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if that is more than [`MAX_PAGES`].
+    pub(crate) fn pages_per_entry(max_packet: usize) -> Result<u32> {
+        match max_packet.div_ceil(PAGE_SIZE) {
+            // CAST: A small number.
+            pages @ 1..=MAX_PAGES => Ok(pages as u32),
+            _ => Err(EINVAL),
+        }
+    }
+
+    /// The pool of the queue.
+    pub(crate) fn pool(&mut self) -> &mut PagePool {
+        &mut self.pool
     }
 
     /// Bytes of an entry: a data segment for each page, and one more if that makes a power of two.
@@ -146,14 +161,15 @@ impl ReceiveQueue {
         self.entries.iter().all(|pages| pages[0].is_none())
     }
 
-    fn index(counter: u32) -> usize {
+    fn index(&self, counter: u32) -> usize {
         // CAST: Widening.
-        (counter % SIZE) as usize
+        counter as usize & self.entries.len().wrapping_sub(1)
     }
 
     /// Takes the pages of the entry that a completion names, if it has any.
     pub(crate) fn take(&mut self, wqe_counter: u16) -> Option<Pages> {
-        let entry = self.entries.get_mut(Self::index(wqe_counter.into()))?;
+        let index = self.index(wqe_counter.into());
+        let entry = self.entries.get_mut(index)?;
         entry[0].as_ref()?;
         Some(core::mem::replace(entry, [const { None }; MAX_PAGES]))
     }
@@ -177,8 +193,8 @@ impl ReceiveQueue {
     }
 
     fn fill_entries(&mut self) -> Result {
-        for _ in 0..SIZE {
-            let index = Self::index(self.producer);
+        for _ in 0..self.entries.len() {
+            let index = self.index(self.producer);
             let Some(entry) = self.entries.get_mut(index) else {
                 break;
             };

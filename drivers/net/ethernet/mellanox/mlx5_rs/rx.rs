@@ -8,6 +8,7 @@ use kernel::{
     net::{
         napi::Budget,
         netdev::Features,
+        page_pool::PagePool,
         skbuff::{
             HashType,
             RxSkb, //
@@ -179,6 +180,11 @@ impl Receiver {
             flows,
             ddp_counters,
         }
+    }
+
+    /// The pool of the receive queue.
+    pub(crate) fn pool(&mut self) -> &mut PagePool {
+        self.rq.pool()
     }
 
     /// Receives at most as many packets as the budget allows, and returns how many that were.

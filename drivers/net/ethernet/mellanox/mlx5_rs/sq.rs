@@ -5,6 +5,12 @@
 use kernel::{
     prelude::*,
     sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Relaxed,
+            Release, //
+        },
         barrier::{
             dma_mb,
             Write, //
@@ -36,23 +42,84 @@ const RECORD_SEND: usize = 4;
 /// Bytes of the largest queue entry.
 const MAX_ENTRY: usize = 16 * WQEBB;
 
-/// The ring of a send queue, counted in basic blocks of 64 bytes.
-pub(crate) struct SendQueue {
+/// A send queue as the device has it: a ring that is counted in basic blocks of 64 bytes.
+pub(crate) struct SqObject {
     object: Object<DestroySq>,
     ring: DmaBuffer,
     doorbell_record: DmaBuffer,
     log_size: u32,
-    producer: u32,
-    consumer: u32,
-    /// First 8 bytes of the entry that was posted last, for the doorbell; none if it was rung.
-    pending: Option<u64>,
+    /// Counter of the next basic block to write; only [`SendQueue`] writes it.
+    producer: Atomic<u32>,
+    /// Counter of the oldest basic block in use; only who takes the completions writes it.
+    consumer: Atomic<u32>,
     hca: Arc<Hca>,
     _cq: Arc<CqObject>,
 }
 
+/// A send queue with its producer state: whoever has it `&mut` posts entries.
+pub(crate) struct SendQueue {
+    object: Arc<SqObject>,
+    producer: u32,
+    /// First 8 bytes of the entry that was posted last, for the doorbell; none if it was rung.
+    pending: Option<u64>,
+}
+
+impl SqObject {
+    /// Basic blocks of the ring.
+    #[inline]
+    pub(crate) fn size(&self) -> u32 {
+        1 << self.log_size
+    }
+
+    /// Index in the ring of a producer or consumer counter.
+    #[inline]
+    pub(crate) fn index(&self, counter: u32) -> usize {
+        // CAST: Widening.
+        (counter & (self.size() - 1)) as usize
+    }
+
+    /// Basic blocks that are not in use.
+    #[inline]
+    pub(crate) fn free(&self) -> u32 {
+        // The consumer first, which is never past the producer.
+        let consumer = self.consumer.load(Acquire);
+        let used = self.producer.load(Relaxed).wrapping_sub(consumer);
+        self.size().saturating_sub(used)
+    }
+
+    /// Counter of the oldest basic block that is in use. For who takes the completions.
+    #[inline]
+    pub(crate) fn consumer(&self) -> u32 {
+        self.consumer.load(Relaxed)
+    }
+
+    /// Gives basic blocks up to counter `consumer` back. For who takes the completions.
+    #[inline]
+    pub(crate) fn complete(&self, consumer: u32) {
+        self.consumer.store(consumer, Release);
+    }
+
+    /// Counter of the block that a completion names by its low 16 bits, if it is in use. For who takes
+    /// the completions.
+    #[inline]
+    pub(crate) fn completed(&self, wqe_counter: u16) -> Option<u32> {
+        let consumer = self.consumer();
+        // CAST: The difference of the low 16 bits; the ring is smaller than that.
+        let distance = u32::from(wqe_counter.wrapping_sub(consumer as u16));
+        (distance < self.producer.load(Acquire).wrapping_sub(consumer))
+            .then(|| consumer.wrapping_add(distance))
+    }
+}
+
 impl SendQueue {
-    /// Creates a queue of `1 << log_size` basic blocks, ready for use.
-    pub(crate) fn new(hca: &Arc<Hca>, cq: &Arc<CqObject>, log_size: u32) -> Result<Self> {
+    /// Creates a queue of `1 << log_size` basic blocks, ready for use; for packets if there is a TIS,
+    /// otherwise for entries for the device itself.
+    pub(crate) fn new(
+        hca: &Arc<Hca>,
+        cq: &Arc<CqObject>,
+        log_size: u32,
+        tis: Option<u32>,
+    ) -> Result<Self> {
         let ring = DmaBuffer::new(hca.dev().get(), WQEBB << log_size)?;
         let doorbell_record = DmaBuffer::new(hca.dev().get(), 8)?;
         let wq = WorkQueue::zeroed()
@@ -66,8 +133,8 @@ impl SendQueue {
             .with(SqContext::FLUSH_IN_ERROR_EN, 1u32)
             .with(SqContext::STATE, QUEUE_STATE_RST)
             .with(SqContext::CQN, cq.number())
-            .with(SqContext::TIS_LST_SZ, 1u32)
-            .with(SqContext::TIS_NUM_0, hca.tis())
+            .with(SqContext::TIS_LST_SZ, tis.is_some())
+            .with(SqContext::TIS_NUM_0, tis.unwrap_or(0))
             .embed(SqContext::WQ, &wq);
         let input = CreateSqIn::zeroed().embed(CreateSqIn::CTX, &context);
         let output = hca
@@ -81,56 +148,33 @@ impl SendQueue {
             .with(ModifySqIn::SQN, object.number())
             .embed(ModifySqIn::CTX, &context);
         hca.cmd().execute::<ModifySq>(input)?;
-        Ok(Self {
+        let object = SqObject {
             object,
             ring,
             doorbell_record,
             log_size,
-            producer: 0,
-            consumer: 0,
-            pending: None,
+            producer: Atomic::new(0),
+            consumer: Atomic::new(0),
             hca: hca.clone(),
             _cq: cq.clone(),
+        };
+        Ok(Self {
+            object: Arc::new(object, GFP_KERNEL)?,
+            producer: 0,
+            pending: None,
         })
     }
 
-    /// Basic blocks of the ring.
-    pub(crate) fn size(&self) -> u32 {
-        1 << self.log_size
-    }
-
-    /// Index in the ring of a producer or consumer counter.
-    pub(crate) fn index(&self, counter: u32) -> usize {
-        // CAST: Widening.
-        (counter & (self.size() - 1)) as usize
+    /// The queue as the device has it.
+    #[inline]
+    pub(crate) fn object(&self) -> &Arc<SqObject> {
+        &self.object
     }
 
     /// Counter of the next basic block to write.
+    #[inline]
     pub(crate) fn producer(&self) -> u32 {
         self.producer
-    }
-
-    /// Counter of the oldest basic block that is in use.
-    pub(crate) fn consumer(&self) -> u32 {
-        self.consumer
-    }
-
-    /// Basic blocks that are not in use.
-    pub(crate) fn free(&self) -> u32 {
-        self.size() - self.producer.wrapping_sub(self.consumer)
-    }
-
-    /// Gives basic blocks up to counter `consumer` back.
-    pub(crate) fn complete(&mut self, consumer: u32) {
-        self.consumer = consumer;
-    }
-
-    /// Counter of the block that a completion names by its low 16 bits, if it is in use.
-    pub(crate) fn completed(&self, wqe_counter: u16) -> Option<u32> {
-        // CAST: The difference of the low 16 bits; the ring is smaller than that.
-        let distance = wqe_counter.wrapping_sub(self.consumer as u16);
-        (u32::from(distance) < self.producer.wrapping_sub(self.consumer))
-            .then(|| self.consumer.wrapping_add(distance.into()))
     }
 
     /// Basic blocks that an entry of `blocks` blocks takes now: an entry does not wrap around, the
@@ -140,7 +184,8 @@ impl SendQueue {
     }
 
     fn padding(&self, blocks: u32) -> u32 {
-        let to_edge = self.size() - (self.producer & (self.size() - 1));
+        let size = self.object.size();
+        let to_edge = size - (self.producer & (size - 1));
         if to_edge < blocks {
             to_edge
         } else {
@@ -161,7 +206,7 @@ impl SendQueue {
         let entry = entry.get_mut(..len).ok_or(EINVAL)?;
         // CAST: At most 16.
         let blocks = len.div_ceil(WQEBB) as u32;
-        if self.free() < self.blocks_with_padding(blocks) {
+        if self.object.free() < self.blocks_with_padding(blocks) {
             return Err(ENOSPC);
         }
         for _ in 0..self.padding(blocks) {
@@ -178,15 +223,19 @@ impl SendQueue {
 
     fn slot(&self) -> Slot {
         Slot {
-            sqn: self.object.number(),
+            sqn: self.object.object.number(),
             // CAST: The device counts with 16 bits.
             index: self.producer as u16,
         }
     }
 
     fn write(&mut self, entry: &[u8], blocks: u32) {
-        self.ring.write(self.index(self.producer) * WQEBB, entry);
+        let object = &self.object;
+        object
+            .ring
+            .write(object.index(self.producer) * WQEBB, entry);
         self.producer = self.producer.wrapping_add(blocks);
+        object.producer.store(self.producer, Release);
         self.pending = entry
             .first_chunk::<8>()
             .map(|start| u64::from_be_bytes(*start));
@@ -199,13 +248,13 @@ impl SendQueue {
         };
         // The entries are in memory before the record says so.
         dma_mb(Write);
-        self.doorbell_record
+        let object = &self.object;
+        object
+            .doorbell_record
             .write32(RECORD_SEND, self.producer & 0xffff);
         // The record is in memory before the device is told.
         dma_mb(Write);
-        let _ = self
-            .hca
-            .bar()
-            .doorbell64(self.hca.doorbell(regs::UAR_SQ), start);
+        let doorbell = object.hca.doorbell(regs::UAR_SQ);
+        let _ = object.hca.bar().doorbell64(doorbell, start);
     }
 }

@@ -56,14 +56,16 @@ counters! {
     ico_errors,
 }
 
-/// A counter that anybody may read.
+/// A counter that anybody may read, and that one writes at a time: the poll function of the channel,
+/// or the function that transmits.
 pub(crate) struct Counter(Atomic<u64>);
 
 impl Counter {
     /// Adds to the counter.
     #[inline]
     pub(crate) fn add(&self, value: u64) {
-        self.0.add(value, Relaxed);
+        self.0
+            .store(self.0.load(Relaxed).wrapping_add(value), Relaxed);
     }
 
     /// Current value.

@@ -9,6 +9,7 @@ use kernel::{
     },
     net::{
         napi::Budget,
+        ring,
         skbuff::{
             MappedSkb,
             TxSkb,
@@ -22,15 +23,16 @@ use kernel::{
 use crate::{
     cq::CqObject,
     hca::Hca,
-    sq::SendQueue,
+    sq::{
+        SendQueue,
+        SqObject, //
+    },
+    stats::Counters,
     wire::{
         wqe::*,
         Layout, //
     },
 };
-
-/// log2 of the basic blocks of each queue.
-pub(crate) const LOG_SIZE: u32 = 10;
 
 /// Bytes of headers that an LSO packet can have in its queue entry.
 pub(crate) const MAX_INLINE: usize = 256;
@@ -48,14 +50,23 @@ const INLINE_START: usize = 2;
 /// are skipped at the end of the ring.
 pub(crate) const NEEDED_BLOCKS: u32 = 2 * MAX_ENTRY.div_ceil(WQEBB) as u32;
 
-/// A transmit queue.
+/// A transmit queue as the function that transmits has it. Fields are dropped in order: packets are
+/// unmapped after the device has let go of the queue.
 pub(crate) struct TransmitQueue {
     sq: SendQueue,
-    /// The packet of each entry, at the index of its first block.
-    packets: KVVec<Option<Packet>>,
+    packets: ring::Producer<Packet>,
     key: u32,
+    /// Where the channel counts.
+    pub(crate) counters: Arc<Counters>,
 }
 
+/// A transmit queue as the poll function has it. Fields are dropped in order, as above.
+pub(crate) struct Transmitted {
+    sq: Arc<SqObject>,
+    packets: ring::Consumer<Packet>,
+}
+
+/// A packet that the device has.
 struct Packet {
     skb: MappedSkb,
     /// Counter of the block after its entry.
@@ -72,24 +83,34 @@ pub(crate) enum Posted {
     Dropped,
 }
 
-impl TransmitQueue {
-    /// Creates the queue, which completes to `cq`.
-    pub(crate) fn new(hca: &Arc<Hca>, cq: &Arc<CqObject>) -> Result<Self> {
-        let sq = SendQueue::new(hca, cq, LOG_SIZE)?;
-        let mut packets = KVVec::with_capacity(1 << LOG_SIZE, GFP_KERNEL)?;
-        for _ in 0..sq.size() {
-            packets.push(None, GFP_KERNEL)?;
-        }
-        Ok(Self {
-            sq,
-            packets,
-            key: hca.key(),
-        })
-    }
+/// Creates a queue of `1 << log_size` basic blocks, which completes to `cq`.
+pub(crate) fn create(
+    hca: &Arc<Hca>,
+    cq: &Arc<CqObject>,
+    log_size: u32,
+    counters: &Arc<Counters>,
+) -> Result<(TransmitQueue, Transmitted)> {
+    let sq = SendQueue::new(hca, cq, log_size, Some(hca.tis()))?;
+    // A packet takes one block at least, so this cannot be full when the queue is not.
+    let (producer, consumer) = ring::new(1 << log_size, GFP_KERNEL)?;
+    let transmitted = Transmitted {
+        sq: sq.object().clone(),
+        packets: consumer,
+    };
+    let queue = TransmitQueue {
+        sq,
+        packets: producer,
+        key: hca.key(),
+        counters: counters.clone(),
+    };
+    Ok((queue, transmitted))
+}
 
+impl TransmitQueue {
     /// Free basic blocks.
+    #[inline]
     pub(crate) fn free(&self) -> u32 {
-        self.sq.free()
+        self.sq.object().free()
     }
 
     /// Tells the device of the packets that were posted.
@@ -99,7 +120,7 @@ impl TransmitQueue {
 
     /// Posts a packet.
     pub(crate) fn post(&mut self, dev: &Device<Bound>, skb: TxSkb) -> Posted {
-        if self.sq.free() < NEEDED_BLOCKS {
+        if self.free() < NEEDED_BLOCKS {
             return Posted::Full(skb);
         }
         let gso = skb.gso();
@@ -163,42 +184,44 @@ impl TransmitQueue {
                 rest = later;
             }
         });
-        let Ok(first) = posted else {
+        if posted.is_err() {
             return Posted::Dropped;
-        };
-        let index = self.sq.index(first);
-        let end = self.sq.producer();
-        match self.packets.get_mut(index) {
-            Some(slot) => {
-                skb.skb().tx_timestamp();
-                *slot = Some(Packet { skb, end });
-                Posted::Queued(bytes)
-            }
-            // The ring and the array have the same size.
-            None => Posted::Dropped,
         }
+        let end = self.sq.producer();
+        skb.skb().tx_timestamp();
+        match self.packets.push(Packet { skb, end }) {
+            Ok(()) => Posted::Queued(bytes),
+            Err(_) => Posted::Dropped,
+        }
+    }
+}
+
+impl Transmitted {
+    /// Free basic blocks.
+    #[inline]
+    pub(crate) fn free(&self) -> u32 {
+        self.sq.free()
     }
 
     /// Takes the packets up to the one that a completion names out of the ring, calling `done` for
     /// each.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the device does not have what the completion names.
     pub(crate) fn complete(&mut self, wqe_counter: u16, mut done: impl FnMut(MappedSkb)) -> Result {
         let last = self.sq.completed(wqe_counter).ok_or(EIO)?;
-        loop {
-            let at = self.sq.consumer();
-            let index = self.sq.index(at);
-            let next = match self.packets.get_mut(index).and_then(Option::take) {
-                Some(Packet { skb, end }) => {
-                    done(skb);
-                    end
-                }
-                // Padding at the end of the ring.
-                None => at.wrapping_add(1),
+        let mut at = self.sq.consumer();
+        // What is skipped at the end of the ring belongs to the packet after it.
+        while last.wrapping_sub(at) < self.sq.size() {
+            let Some(Packet { skb, end }) = self.packets.pop() else {
+                break;
             };
-            self.sq.complete(next);
-            if at == last || next == self.sq.producer() {
-                return Ok(());
-            }
+            done(skb);
+            at = end;
         }
+        self.sq.complete(at);
+        Ok(())
     }
 }
 

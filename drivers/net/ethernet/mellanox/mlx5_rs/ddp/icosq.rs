@@ -78,9 +78,9 @@ pub(crate) struct InternalQueue {
 impl InternalQueue {
     /// Creates the queue, which completes to `cq`.
     pub(crate) fn new(hca: &Arc<Hca>, cq: &Arc<CqObject>) -> Result<Self> {
-        let sq = SendQueue::new(hca, cq, LOG_SIZE)?;
+        let sq = SendQueue::new(hca, cq, LOG_SIZE, None)?;
         let mut entries = KVVec::with_capacity(1 << LOG_SIZE, GFP_KERNEL)?;
-        for _ in 0..sq.size() {
+        for _ in 0..sq.object().size() {
             entries.push(None, GFP_KERNEL)?;
         }
         Ok(Self {
@@ -96,7 +96,7 @@ impl InternalQueue {
         if self.failed {
             return Err(EIO);
         }
-        if self.sq.free() < needed + self.reserved + reserve + SLACK {
+        if self.sq.object().free() < needed + self.reserved + reserve + SLACK {
             return Err(ENOSPC);
         }
         Ok(())
@@ -109,7 +109,7 @@ impl InternalQueue {
         build: impl FnOnce(&mut [u8], wqe::Slot),
     ) -> Result {
         let first = self.sq.post(len, build)?;
-        let index = self.sq.index(first);
+        let index = self.sq.object().index(first);
         let end = self.sq.producer();
         if let Some(entry) = self.entries.get_mut(index) {
             *entry = Some(Entry { done, end });
@@ -230,7 +230,7 @@ impl InternalQueue {
 
     /// Counter of the block that a completion names.
     pub(crate) fn completed(&self, wqe_counter: u16) -> Option<u32> {
-        self.sq.completed(wqe_counter)
+        self.sq.object().completed(wqe_counter)
     }
 
     /// Notes that an entry failed.
@@ -242,21 +242,21 @@ impl InternalQueue {
     /// `None` if that is all.
     pub(crate) fn take_done(&mut self, last: u32) -> Option<Done> {
         loop {
-            let at = self.sq.consumer();
+            let at = self.sq.object().consumer();
             // Counters wrap around; `last` is less than a ring away.
-            if at == self.sq.producer() || last.wrapping_sub(at) >= self.sq.size() {
+            if at == self.sq.producer() || last.wrapping_sub(at) >= self.sq.object().size() {
                 return None;
             }
-            let index = self.sq.index(at);
+            let index = self.sq.object().index(at);
             match self.entries.get_mut(index).and_then(Option::take) {
                 Some(Entry { done, end }) => {
-                    self.sq.complete(end);
+                    self.sq.object().complete(end);
                     if done.is_some() {
                         return done;
                     }
                 }
                 // Padding at the end of the ring.
-                None => self.sq.complete(at.wrapping_add(1)),
+                None => self.sq.object().complete(at.wrapping_add(1)),
             }
         }
     }

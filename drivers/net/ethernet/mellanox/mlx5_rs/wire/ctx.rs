@@ -21,6 +21,10 @@ layouts! {
         CQE_SZ: 0x8, 3;
         LOG_CQ_SIZE: 0x63, 5;
         UAR_PAGE: 0x68, 24;
+        /// Moderation: microseconds, events come no later than that.
+        CQ_PERIOD: 0x84, 12;
+        /// Moderation: completions after which there is an event.
+        CQ_MAX_COUNT: 0x90, 16;
         /// The EQ that gets the events.
         C_EQN_OR_APU_ELEMENT: 0xa0, 32;
         LOG_PAGE_SIZE: 0xc3, 5;
@@ -157,6 +161,7 @@ layouts! {
     /// General capabilities.
     GeneralCaps[0x100] "cmd_hca_cap" {
         LOG_MAX_KLM_LIST_SIZE: 0x11a, 6;
+        CQ_MODERATION: 0x222, 1;
         MAX_NUM_EQS: 0x470, 16;
         LOG_MAX_EQ: 0xfc, 4;
         PORT_TYPE: 0x1b6, 2;
