@@ -38,12 +38,15 @@ const PLAIN: &[u16] = &[
     op::DESTROY_MKEY,
     op::DESTROY_EQ,
     op::DESTROY_CQ,
-    op::MODIFY_CQ,
     op::DESTROY_SQ,
     op::DESTROY_RQ,
     op::DESTROY_TIS,
     op::DESTROY_RQT,
     op::DESTROY_TIR,
+    op::QUERY_CQ,
+    op::QUERY_SQ,
+    op::QUERY_RQ,
+    op::QUERY_VNIC_ENV,
 ];
 
 /// Where a guest may point.
@@ -65,6 +68,9 @@ fn command(u: &mut Unstructured<'_>) -> Result<Input> {
     let other = u32::from(u.int_in_range(0..=0x14u8)?);
     let record = RECORDS + u64::from(u.arbitrary::<u8>()?) * 8;
     Ok(match u.int_in_range(0..=23u8)? {
+        0 if other == 0 => {
+            inputs::modify_cq(number, u.int_in_range(0..=0x1f)?, u.arbitrary::<u16>()? >> 4, u.int_in_range(0..=4)?)
+        }
         0 => inputs::eq(u64::from(u.arbitrary::<u16>()?), number % 4, address(u)?),
         1 => inputs::cq(number, other % 2 == 0, record, address(u)?),
         2 => inputs::sq(number, record, address(u)?),

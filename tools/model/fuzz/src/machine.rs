@@ -277,6 +277,15 @@ pub(crate) mod inputs {
             .pages(cmd::PAS, [page, page.wrapping_add(0x1000)])
     }
 
+    /// Moderation: microseconds, completions.
+    pub(crate) fn modify_cq(cqn: u32, select: u32, period: u16, count: u16) -> Input {
+        Input::new(op::MODIFY_CQ, 0x110)
+            .with(0, cmd::OBJECT, cqn)
+            .with(0, cq::MODIFY_SELECT, select)
+            .with(SHORT, cq::PERIOD, period)
+            .with(SHORT, cq::MAX_COUNT, count)
+    }
+
     fn work_queue(opcode: u16, cqn: u32, log_stride: u32, record: u64, page: u64) -> Input {
         Input::new(opcode, WQ + wq::PAS + 8)
             .with(LONG, queue::CQN, cqn)
@@ -487,6 +496,11 @@ impl Objects {
         machine.create(&flow_entry((second, groups[1], 0), (flow::DESTINATION_TIR, spread_tirn), &[]));
         machine.create(&root(first));
         let tables = [first, second];
+        // The second queues wait for a second completion, a millisecond at most.
+        for cqn in [tx_cqns[1], rx_cqns[1]] {
+            let select = cq::MODIFY_PERIOD | cq::MODIFY_COUNT;
+            machine.create(&modify_cq(cqn, select as u32, 1000, 2));
+        }
         let objects = Self { eqn, key, klm_keys, tx_cqns, rx_cqns, sqns, rqns, flow_tirn, spread_tirn, tables, groups };
         for queue in 0..2usize {
             for position in 0..ENTRIES as u16 {

@@ -24,7 +24,7 @@ fn replay(name: &str, expected: &[&str]) {
 fn commands() {
     // Keys, queues of each kind, their states, TIRs, steering, objects of the offload.
     let opcodes =
-        [0x200, 0x202, 0x301, 0x400, 0x805, 0x900, 0x904, 0x905, 0x908, 0x909, 0x917, 0x930, 0x936, 0x938, 0xa00];
+        [0x200, 0x301, 0x400, 0x403, 0x805, 0x900, 0x904, 0x905, 0x908, 0x909, 0x917, 0x930, 0x936, 0x938, 0xa00];
     let opcodes = opcodes.map(|opcode| format!("command {opcode:#x}"));
     let mut expected: Vec<&str> = opcodes.iter().map(String::as_str).collect();
     expected.push("not delivered");
