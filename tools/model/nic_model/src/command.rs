@@ -208,7 +208,7 @@ impl Hca {
             op::MODIFY_RQT => removed(objects.rqts.get_mut(number).and_then(|rqt| rqt.set(context))),
             op::DESTROY_RQT => removed(objects.rqts.remove(number)),
             op::CREATE_TIR => created(self.create_tir(input)?),
-            op::MODIFY_TIR => removed(objects.tirs.get_mut(number).and_then(|tir| tir.modify(context))),
+            op::MODIFY_TIR => removed(objects.tirs.get_mut(number).and_then(|tir| tir.modify(input))),
             op::DESTROY_TIR => {
                 objects.tirs.get(number)?;
                 if objects.steering.uses_tir(number) {

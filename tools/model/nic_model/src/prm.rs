@@ -331,6 +331,9 @@ pub mod queue {
     pub const STATE_RST: u64 = 0;
     pub const STATE_RDY: u64 = 1;
     pub const STATE_ERR: u64 = 3;
+    /// In modify commands: which fields of the context count, beside the state.
+    pub const MODIFY_BITMASK: Field = Field::bytes(0x10, 8);
+    pub const MODIFY_RQ_VSD: u64 = 1 << 1;
     /// In modify commands: the state that the queue is in now.
     pub const CURRENT_STATE: Field = Field::new(0x40, 4);
 }
@@ -373,6 +376,9 @@ pub mod tir {
     pub const HASH_SYMMETRIC: Field = Field::new(0x100, 1);
     pub const INDIRECT_TABLE: Field = Field::new(0x108, 24);
     pub const HASH_FN: Field = Field::new(0x120, 4);
+    /// In modify_tir_in: which parts of the context count.
+    pub const MODIFY_HASH: Field = Field::new(0x10 * 8 + 0x3d, 1);
+    pub const MODIFY_PACKET_MERGE: Field = Field::new(0x10 * 8 + 0x3f, 1);
     pub const HASH_XOR8: u64 = 1;
     pub const HASH_TOEPLITZ: u64 = 2;
     /// Byte offset and length of the Toeplitz key.

@@ -126,9 +126,16 @@ impl Tir {
         Ok(Self { dispatch, hash })
     }
 
-    /// MODIFY_TIR: the hash settings.
-    pub(crate) fn modify(&mut self, context: &[u8]) -> Result<(), Status> {
-        self.hash = Self::create(context)?.hash;
+    /// MODIFY_TIR: the hash settings. There is no packet merge, and no
+    /// loopback that could be blocked.
+    pub(crate) fn modify(&mut self, input: &[u8]) -> Result<(), Status> {
+        if tir::MODIFY_PACKET_MERGE.is_set(input) {
+            return Err(Status::BadParam);
+        }
+        if tir::MODIFY_HASH.is_set(input) {
+            let context = input.get(cmd::CONTEXT..).ok_or(Status::BadInputLength)?;
+            self.hash = Self::create(context)?.hash;
+        }
         Ok(())
     }
 }
@@ -338,7 +345,14 @@ impl Hca {
     /// MODIFY_RQ.
     pub(crate) fn modify_rq(&mut self, rqn: u32, input: &[u8]) -> Result<(), Status> {
         let rq = self.objects.rqs.get_mut(rqn)?;
+        let select = queue::MODIFY_BITMASK.get(input);
+        if select & !queue::MODIFY_RQ_VSD != 0 {
+            return Err(Status::BadParam);
+        }
         rq.queue.modify(input)?;
+        if select & queue::MODIFY_RQ_VSD != 0 {
+            rq.keep_vlan = queue::RQ_VSD.is_set(input.get(cmd::CONTEXT..).unwrap_or_default());
+        }
         if rq.queue.state == State::Reset {
             rq.used = false;
             rq.starved = None;

@@ -832,3 +832,26 @@ fn a_moderated_completion_is_told_after_the_period() {
     assert_eq!(receiver.wait_event(), cqn);
     pair.finish();
 }
+
+#[test]
+fn tags_are_stripped_until_the_driver_says_otherwise() {
+    let mut pair = Pair::open();
+    let [sender, receiver] = &mut pair.drivers;
+    receiver.fill(64);
+    let mut frame = tcp_frame(100);
+    frame.splice(12..12, [0x81, 0, 0x60, 5]);
+    sender.send(0x0a, &frame, 18, 0, 0xc0);
+    let (received, cqe) = receiver.receive();
+    assert_eq!((received.len(), be(&received, 12, 2)), (154, 0x0800));
+    assert_eq!((cqe[0x1d] & 1, be(&cqe, 0x1e, 2)), (1, 0x6005));
+    // MODIFY_RQ from ready to ready, with vsd.
+    let rqn = receiver.rqn;
+    let vsd = [(0x40, 4, 1), (0x48, 24, rqn), (0x80, 64, 2), (0x100 + 3, 1, 1), (0x100 + 8, 4, 1)];
+    receiver.command(0x909, 0x110, &vsd);
+    sender.send(0x0a, &frame, 18, 0, 0xc0);
+    let (received, cqe) = receiver.receive();
+    assert_eq!(received[..18], frame[..18]);
+    assert_eq!((received.len(), cqe[0x1d] & 1), (158, 0));
+    assert_eq!(be(&cqe, 0x14, 2), u64::from(ones_sum(&received[14..])), "check_sum covers the tag");
+    pair.finish();
+}
