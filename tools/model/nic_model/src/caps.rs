@@ -79,10 +79,7 @@ const ETHERNET_CAPS: &[(Field, u64)] = &[
 const FLOW_TABLE_CAPS: &[(Field, u64)] = &[
     (Field::new(0x40 * 8, 1), 1),     // ft_support
     (Field::new(0x40 * 8 + 3, 1), 1), // flow_modify_en
-    (Field::new(0x40 * 8 + 3, 1), 1), // flow_modify_en
     (Field::new(0x40 * 8 + 4, 1), 1), // modify_root
-    (Field::new(0x40 * 8 + 5, 1), 1), // identified_miss_table_mode
-    (Field::new(0x40 * 8 + 6, 1), 1), // flow_table_modify
     (Field::new(0x40 * 8 + 5, 1), 1), // identified_miss_table_mode
     (Field::new(0x40 * 8 + 6, 1), 1), // flow_table_modify
     (Field::new(0x44 * 8 + 2, 6), LOG_MAX_FLOW_TABLE),
@@ -115,4 +112,19 @@ pub(crate) fn page(kind: u16) -> Result<Vec<u8>, Status> {
         field.set(&mut page, *value);
     }
     Ok(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_capability_is_there_twice() {
+        for table in [GENERAL_CAPS, ETHERNET_CAPS, FLOW_TABLE_CAPS, NVMEOTCP_CAPS] {
+            let positions: HashSet<String> = table.iter().map(|(field, _)| format!("{field:?}")).collect();
+            assert_eq!(positions.len(), table.len());
+        }
+    }
 }
