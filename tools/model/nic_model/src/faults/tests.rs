@@ -43,7 +43,7 @@ fn mistakes_are_named_with_their_line() {
         ("seed = -1", 1, "invalid value"),
         ("\n[[frames]]\n", 2, "frames"),
         ("[[frame]]\nport = 0\n", 1, "action"),
-        ("[[frame]]\naction = \"dorp\"\n", 2, "dorp"),
+        ("[[frame]]\naction = \"lose\"\n", 2, "lose"),
         ("[[frame]]\naction = { delay = { s = 1 } }\n", 2, "unknown field `s`"),
         ("[[frame]]\naction = \"drop\"\nwhen = { nth = 0 }\n", 3, "nonzero"),
         ("[[frame]]\naction = \"drop\"\nwhen = { nth = 1, every = 2 }\n", 3, "only one of"),
