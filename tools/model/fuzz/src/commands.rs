@@ -93,7 +93,7 @@ fn command(u: &mut Unstructured<'_>) -> Result<Input> {
         12 => {
             let mut input = inputs::tir_spread(number, tir::HASH_TOEPLITZ);
             cmd::OPCODE.set(&mut input.0, op::MODIFY_TIR.into());
-            input.with(0, cmd::OBJECT, other)
+            input.with(0, cmd::OBJECT, other).with(0, tir::MODIFY_HASH, 1u32)
         }
         13 => inputs::tir_offload(number, other),
         14 => inputs::tag_table(),

@@ -233,6 +233,7 @@ impl Driver {
             13 => {
                 let mut input = inputs::tir_spread(0, *u.choose(&[0, tir::HASH_XOR8, tir::HASH_TOEPLITZ])?)
                     .with(0, cmd::OBJECT, self.objects.spread_tirn)
+                    .with(0, tir::MODIFY_HASH, 1u32)
                     .with(cmd::CONTEXT, tir::HASH_SYMMETRIC, u64::from(u.arbitrary::<bool>()?))
                     .with(cmd::CONTEXT, tir::HASH_FIELDS, u64::from(u.arbitrary::<u8>()?));
                 cmd::OPCODE.set(&mut input.0, op::MODIFY_TIR.into());
