@@ -37,6 +37,7 @@ use crate::{
         VTABLE_DEFAULT_ERROR, //
     },
     fmt,
+    interop::list::CList,
     prelude::*,
     sync::{
         atomic::{
@@ -59,6 +60,7 @@ use core::{
     marker::PhantomData,
     mem::{
         align_of,
+        offset_of,
         size_of, //
     },
     ops::{
@@ -114,6 +116,8 @@ impl Features {
     pub const HW_VLAN_CTAG_TX: Self = Self::bit(bindings::NETIF_F_HW_VLAN_CTAG_TX_BIT);
     /// VLAN tags are stripped on receive.
     pub const HW_VLAN_CTAG_RX: Self = Self::bit(bindings::NETIF_F_HW_VLAN_CTAG_RX_BIT);
+    /// Rules of receive classification can be set.
+    pub const NTUPLE: Self = Self::bit(bindings::NETIF_F_NTUPLE_BIT);
     /// Generic receive offload.
     pub const GRO: Self = Self::bit(bindings::NETIF_F_GRO_BIT);
     /// TCP over IPv4 is segmented on transmit.
@@ -405,6 +409,14 @@ impl NetDevice {
         let txq = unsafe { NonNull::new_unchecked((*self.as_raw())._tx.add(index as usize)) };
         // INVARIANT: The queue belongs to the device, which is borrowed for the same lifetime.
         Some(TxQueue(txq, PhantomData))
+    }
+
+    /// Returns whether the user has set the RSS indirection table of the device, so that it has to
+    /// stay as it is when the number of queues changes. RTNL.
+    #[inline]
+    pub fn rxfh_configured(&self) -> bool {
+        // SAFETY: The ethtool state lives as long as the device; the field is written under RTNL.
+        unsafe { (*(*self.as_raw()).ethtool).rss_indir_user_size != 0 }
     }
 
     /// Lets the stack transmit on all queues. For [`Driver::open`].
@@ -832,6 +844,70 @@ queue_stats! {
     }
 }
 
+/// An entry of an [`AddrList`].
+#[repr(transparent)]
+struct HwAddr(Opaque<bindings::netdev_hw_addr>);
+
+/// The list, by the offset of its links in an entry.
+type HwAddrs = CList<HwAddr, { offset_of!(bindings::netdev_hw_addr, list) }>;
+
+/// A list of Ethernet addresses.
+#[derive(Clone, Copy)]
+pub struct AddrList<'a>(&'a HwAddrs);
+
+impl<'a> AddrList<'a> {
+    /// # Safety
+    ///
+    /// The list is initialised, and nobody changes it while the result is in use.
+    unsafe fn from_raw(list: *mut bindings::netdev_hw_addr_list) -> Self {
+        // SAFETY: By the safety requirements. `HwAddr` is a transparent wrapper of the entries'
+        // type.
+        Self(unsafe { HwAddrs::from_raw(ptr::addr_of_mut!((*list).list)) })
+    }
+
+    /// Iterates over the addresses.
+    pub fn iter(&self) -> impl Iterator<Item = EthAddr> + 'a {
+        self.0.iter().map(|entry| {
+            // SAFETY: The entry does not change while the list is in use. The array is longer than
+            // an Ethernet address.
+            unsafe {
+                ptr::addr_of!((*entry.0.get()).addr)
+                    .cast::<EthAddr>()
+                    .read()
+            }
+        })
+    }
+}
+
+/// What a device has to receive, besides its own address and broadcast.
+pub struct RxMode<'a> {
+    flags: c_uint,
+    unicast: AddrList<'a>,
+    multicast: AddrList<'a>,
+}
+
+impl RxMode<'_> {
+    /// Everything.
+    pub fn promiscuous(&self) -> bool {
+        self.flags & bindings::net_device_flags_IFF_PROMISC != 0
+    }
+
+    /// All multicast.
+    pub fn all_multicast(&self) -> bool {
+        self.flags & bindings::net_device_flags_IFF_ALLMULTI != 0
+    }
+
+    /// These unicast addresses.
+    pub fn unicast(&self) -> AddrList<'_> {
+        self.unicast
+    }
+
+    /// These multicast addresses.
+    pub fn multicast(&self) -> AddrList<'_> {
+        self.multicast
+    }
+}
+
 /// Callbacks of a network driver.
 ///
 /// Corresponds to [`struct net_device_ops`]. Which context a callback runs in is in the terms of the
@@ -921,9 +997,14 @@ pub trait Driver: Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// The lists of addresses or the promiscuous and allmulti flags changed. Process context with
-    /// bottom halves off and the address lock held; may not sleep.
-    fn set_rx_mode(_dev: &Device<Self>) {
+    /// Has the device receive what `mode` says, besides its own address and broadcast. RTNL and the
+    /// instance lock if the device has one; may sleep.
+    ///
+    /// It is called after the interface went up and whenever something changed, a little later than
+    /// that. After an error it is called again after a while, some times.
+    ///
+    /// A device without this callback has to receive everything.
+    fn set_rx_mode_async(_dev: &Device<Self>, _mode: &RxMode<'_>) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
@@ -987,8 +1068,8 @@ impl<T: Driver> Adapter<T> {
         } else {
             None
         },
-        ndo_set_rx_mode: if T::HAS_SET_RX_MODE {
-            Some(Self::set_rx_mode)
+        ndo_set_rx_mode_async: if T::HAS_SET_RX_MODE_ASYNC {
+            Some(Self::set_rx_mode_async)
         } else {
             None
         },
@@ -1223,9 +1304,23 @@ impl<T: Driver> Adapter<T> {
     /// # Safety
     ///
     /// As [`Self::open`].
-    unsafe extern "C" fn set_rx_mode(dev: *mut bindings::net_device) {
+    unsafe extern "C" fn set_rx_mode_async(
+        dev: *mut bindings::net_device,
+        unicast: *mut bindings::netdev_hw_addr_list,
+        multicast: *mut bindings::netdev_hw_addr_list,
+    ) -> c_int {
         // SAFETY: As in `open()`.
-        T::set_rx_mode(unsafe { Device::<T>::from_raw(dev) });
+        let dev = unsafe { Device::<T>::from_raw(dev) };
+        // SAFETY: The flags are written with this function's locks held only. The lists are
+        // snapshots that the core made for this call.
+        let mode = unsafe {
+            RxMode {
+                flags: (*dev.as_raw()).flags,
+                unicast: AddrList::from_raw(unicast),
+                multicast: AddrList::from_raw(multicast),
+            }
+        };
+        from_result(|| T::set_rx_mode_async(dev, &mode).map(|()| 0))
     }
 
     /// # Safety
@@ -1386,6 +1481,13 @@ impl<'a, T: Driver> Registration<'a, T> {
             if config.irq_affinity {
                 bindings::netif_set_affinity_auto(raw);
             }
+            if T::HAS_SET_RX_MODE_ASYNC {
+                // Otherwise the core makes the device promiscuous for a second address.
+                let flags = &mut (*raw).__bindgen_anon_1.__bindgen_anon_1;
+                flags.set_priv_flags(
+                    flags.priv_flags() | bindings::netdev_priv_flags_IFF_UNICAST_FLT as c_ulong,
+                );
+            }
         }
 
         let mut tx_queues = KVVec::with_capacity(config.tx_queues as usize, GFP_KERNEL)?;
@@ -1500,6 +1602,9 @@ mod tests {
         stopped: Atomic<u32>,
         dropped: Atomic<u32>,
         served: Atomic<u32>,
+        /// The last receive mode: promiscuous in bit 0, all multicast in bit 1, then the numbers of
+        /// unicast addresses and of multicast addresses that end in 0xdd, in four bits each.
+        rx_mode: Atomic<u32>,
     }
 
     impl Events {
@@ -1510,6 +1615,7 @@ mod tests {
                     stopped: Atomic::new(0),
                     dropped: Atomic::new(0),
                     served: Atomic::new(0),
+                    rx_mode: Atomic::new(0),
                 },
                 GFP_KERNEL,
             )?)
@@ -1591,6 +1697,16 @@ mod tests {
             served.store(served.load(Relaxed) + 1, Relaxed);
             // Until it is cancelled.
             dev.schedule_service(1);
+        }
+
+        fn set_rx_mode_async(dev: &Device<Self>, mode: &RxMode<'_>) -> Result {
+            let count = |list: AddrList<'_>| list.iter().filter(|addr| addr[5] == 0xdd).count();
+            let seen = u32::from(mode.promiscuous())
+                | u32::from(mode.all_multicast()) << 1
+                | (count(mode.unicast()) as u32) << 2
+                | (count(mode.multicast()) as u32) << 6;
+            dev.data().get_ref().0.rx_mode.store(seen, Relaxed);
+            Ok(())
         }
 
         fn change_mtu(_dev: &Device<Self>, mtu: u32) -> Result {
@@ -1727,6 +1843,37 @@ mod tests {
         ) = (rx, tx);
         assert_eq!((rx.packets, rx.bytes), (2, u64::MAX));
         assert_eq!((tx.packets, tx.bytes), (u64::MAX, 400 + 800));
+        Ok(())
+    }
+
+    #[test]
+    fn receive_modes_reach_the_driver() -> Result {
+        let faux = faux::Registration::new(c"rust_net_kunit", None)?;
+        let events = Events::new()?;
+        let dev = register(&faux, &config(), Ok(Data(events.clone())))?;
+        let raw = dev.as_raw();
+        let unicast: [EthAddr; 2] = [[2, 0, 0, 0, 1, 0xdd], [2, 0, 0, 0, 2, 0xdd]];
+        let multicast: EthAddr = [3, 0, 0, 0, 0, 0xdd];
+        // SAFETY: The device is registered, the functions are called under RTNL, and the addresses
+        // have the length of Ethernet addresses.
+        let seen = unsafe {
+            bindings::rtnl_lock();
+            bindings::dev_open(raw, ptr::null_mut());
+            bindings::dev_uc_add(raw, unicast[0].as_ptr());
+            bindings::dev_uc_add(raw, unicast[1].as_ptr());
+            bindings::dev_mc_add(raw, multicast.as_ptr());
+            // These two tell the driver before they return.
+            bindings::dev_set_allmulti(raw, 1);
+            let first = events.rx_mode.load(Relaxed);
+            bindings::dev_uc_del(raw, unicast[0].as_ptr());
+            bindings::dev_set_promiscuity(raw, 1);
+            let second = events.rx_mode.load(Relaxed);
+            bindings::dev_set_promiscuity(raw, -1);
+            bindings::rtnl_unlock();
+            (first, second)
+        };
+        // Two unicast addresses do not make the device promiscuous.
+        assert_eq!(seen, (2 | 2 << 2 | 1 << 6, 3 | 1 << 2 | 1 << 6));
         Ok(())
     }
 
