@@ -48,9 +48,9 @@ use crate::{
     netdev::Settings,
     rq::{
         ReceiveQueue,
-        ReceiveQueueTable,
         RqObject, //
     },
+    rss::ReceiveQueueTable,
     rx::Receiver,
     stats::Counters,
     tx::{

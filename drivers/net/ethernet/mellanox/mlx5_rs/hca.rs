@@ -15,7 +15,7 @@ use crate::{
         BarIo,
         BoundDevice, //
     },
-    regs,
+    regs, rss,
     wire::{
         cmd::*,
         ctx::*,
@@ -123,6 +123,7 @@ impl Caps {
         if general.get(GeneralCaps::PORT_TYPE) != 1
             || general.get(GeneralCaps::ETH_NET_OFFLOADS) == 0
             || general.get(GeneralCaps::NIC_FLOW_TABLE) == 0
+            || general.get32(GeneralCaps::LOG_MAX_RQT_SIZE) < rss::LOG_TABLE_SIZE
         {
             return Err(ENODEV);
         }
@@ -394,6 +395,15 @@ impl Hca {
         Ok(())
     }
 
+    /// Speed of the link in Mbit/s, if there is one and the device tells.
+    pub(crate) fn speed(&self) -> Result<Option<u32>> {
+        let register = PtysRegister::zeroed().with(PtysRegister::PROTO_MASK, 4u32);
+        let register = self.access_register(REGISTER_PTYS, register, true)?;
+        let mode = register.get32(PtysRegister::ETH_PROTO_OPER);
+        let speed = SPEEDS.iter().find(|(modes, _)| modes & mode != 0);
+        Ok(speed.map(|(_, speed)| *speed))
+    }
+
     /// Switches the port on or off.
     pub(crate) fn set_port(&self, up: bool) -> Result {
         let register = PaosRegister::zeroed()
@@ -404,15 +414,14 @@ impl Hca {
     }
 
     fn access_register<R: Layout>(&self, id: u32, register: R, read: bool) -> Result<R> {
-        let input = AccessRegisterIn::zeroed()
-            .with(AccessRegisterIn::REGISTER_ID, id)
-            .embed(AccessRegisterIn::REGISTER_DATA, &register);
-        let output = self
-            .cmd
-            .execute_with::<AccessRegister>(read.into(), input, &[])?;
+        let input = AccessRegisterIn::zeroed().with(AccessRegisterIn::REGISTER_ID, id);
+        let output =
+            self.cmd
+                .execute_with::<AccessRegister>(read.into(), input, register.bytes())?;
         Ok(output.extract(AccessRegisterOut::REGISTER_DATA))
     }
 }
 
 const REGISTER_PMTU: u32 = 0x5003;
+const REGISTER_PTYS: u32 = 0x5004;
 const REGISTER_PAOS: u32 = 0x5006;

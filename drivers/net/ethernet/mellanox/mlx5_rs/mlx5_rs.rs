@@ -13,6 +13,8 @@ mod cq;
 mod ddp;
 mod driver;
 mod eq;
+mod ethtool;
+mod filters;
 #[expect(
     unsafe_code,
     reason = "what has no safe abstraction is here, and only here"

@@ -42,17 +42,20 @@ use crate::{
     },
     cq::Coalesce,
     ddp::flow::FlowTable,
+    filters::Filters,
     glue::{
         self,
         Vectors, //
     },
     hca::Hca,
     rq::{
-        ReceiveQueueTable,
         RqObject,
         MAX_PAGES, //
     },
-    rss,
+    rss::{
+        self,
+        ReceiveQueueTable, //
+    },
     stats::Counters,
     steering::Steering,
     tx::{
@@ -109,9 +112,12 @@ pub(crate) struct Data {
     /// What the offload counts.
     pub(crate) ddp_counters: Arc<ulp_ddp::Counters>,
     /// For each channel that there can be.
-    counters: KVec<Arc<Counters>>,
+    pub(crate) counters: KVec<Arc<Counters>>,
     /// For each channel that there can be.
     vectors: KVec<Vector>,
+    /// Destination addresses that are received.
+    #[pin]
+    filters: Mutex<Filters>,
     #[pin]
     state: Mutex<State>,
     /// Where new offloaded connections go.
@@ -145,9 +151,10 @@ impl Data {
             tx_entries: 1024,
             rx_coalesce: Coalesce::default(),
             tx_coalesce: Coalesce::default(),
-            rss: rss::Settings::default(),
+            rss: rss::Settings::new(channels)?,
         };
         let (hca, steering) = (hca.clone(), steering.clone());
+        let filters = Filters::new(&steering, &hca.mac()?)?;
         let flows = FlowTable::new()?;
         let ddp_counters = Arc::new(ulp_ddp::Counters::new(), GFP_KERNEL)?;
         Ok(pin_init!(Self {
@@ -158,6 +165,7 @@ impl Data {
             ddp_counters,
             counters,
             vectors: completion_vectors,
+            filters <- new_mutex!(filters),
             state <- new_mutex!(State {
                 settings,
                 running: None,
@@ -189,6 +197,7 @@ pub(crate) fn max_channels(hca: &Hca, vectors: &Vectors) -> u16 {
     // The first vector and its event queue are for what is no completion.
     let vectors = u32::try_from(vectors.len()).unwrap_or(u32::MAX);
     let channels = vectors.min(hca.caps().max_eqs).saturating_sub(1);
+    let channels = channels.min(rss::MAX_CHANNELS.into());
     // A `u16` numbers queues all over the stack.
     u16::try_from(channels.min(glue::online_cpus())).unwrap_or(u16::MAX)
 }
@@ -206,7 +215,7 @@ pub(crate) fn config(hca: &Hca, channels: u16) -> Result<netdev::Config> {
     Ok(netdev::Config {
         tx_queues: channels.into(),
         rx_queues: channels.into(),
-        features: Features::HIGHDMA,
+        features: Features::HIGHDMA | Features::NTUPLE,
         hw_features: switchable,
         vlan_features: switchable | Features::HIGHDMA,
         hw_features_off: if caps.nvme_tcp.is_some() {
@@ -340,6 +349,22 @@ pub(crate) fn reconfigure(dev: &netdev::Device<Mlx5Netdev>, settings: Settings) 
     if spread_anew {
         spread_senders(dev, state.settings.channels);
     }
+    Ok(())
+}
+
+/// Has received packets spread as `rss` says, by the queues as they are. RTNL or the instance lock.
+///
+/// # Errors
+///
+/// See [`rss::Receive::update`]; then the former settings are still in force.
+pub(crate) fn set_rss(dev: &netdev::Device<Mlx5Netdev>, rss: rss::Settings) -> Result {
+    let data = dev.data();
+    let mut state = data.state.lock();
+    let running = state.running.as_mut();
+    if let Some(receive) = running.and_then(|running| running.receive.as_mut()) {
+        receive.update(&rss)?;
+    }
+    state.settings.rss = rss;
     Ok(())
 }
 
@@ -519,24 +544,11 @@ impl netdev::Driver for Mlx5Netdev {
         }
     }
 
-    fn set_mac_address(_dev: &netdev::Device<Self>, _addr: &netdev::EthAddr) -> Result {
-        // Steering takes every packet.
-        Ok(())
-    }
-}
-
-#[vtable]
-impl ethtool::Operations for Mlx5Netdev {
-    fn get_drvinfo(dev: &netdev::Device<Self>, info: &mut ethtool::DrvInfo<'_>) {
-        let (major, minor, sub) = dev.data().hca.firmware();
-        info.set_fw_version(fmt!("{major}.{minor}.{sub:04}"));
+    fn set_mac_address(dev: &netdev::Device<Self>, addr: &netdev::EthAddr) -> Result {
+        dev.data().filters.lock().set_own(addr)
     }
 
-    fn get_ethtool_stats(dev: &netdev::Device<Self>, stats: &mut ethtool::Stats<'_>) {
-        for (index, counters) in dev.data().counters.iter().enumerate() {
-            for (name, value) in Counters::NAMES.iter().zip(counters.values()) {
-                stats.add(fmt!("ch{index}_{name}"), value);
-            }
-        }
+    fn set_rx_mode_async(dev: &netdev::Device<Self>, mode: &netdev::RxMode<'_>) -> Result {
+        dev.data().filters.lock().update(mode)
     }
 }

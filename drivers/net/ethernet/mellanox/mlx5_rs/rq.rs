@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Receive queues and what leads packets to them: RQT and TIR.
+//! Receive queues.
 
 use kernel::{
     net::page_pool::{
@@ -50,6 +50,13 @@ pub(crate) struct RqObject {
     ring: DmaBuffer,
     doorbell_record: DmaBuffer,
     _cq: Arc<CqObject>,
+}
+
+impl RqObject {
+    /// Number of the queue.
+    pub(crate) fn number(&self) -> u32 {
+        self.object.number()
+    }
 }
 
 /// The pages of one entry, or of one packet.
@@ -108,7 +115,7 @@ impl ReceiveQueue {
         let context = RqContext::zeroed().with(RqContext::STATE, QUEUE_STATE_RDY);
         let input = ModifyRqIn::zeroed()
             .with(ModifyRqIn::RQ_STATE, QUEUE_STATE_RST)
-            .with(ModifyRqIn::RQN, object.object.number())
+            .with(ModifyRqIn::RQN, object.number())
             .embed(ModifyRqIn::CTX, &context);
         hca.cmd().execute::<ModifyRq>(input)?;
 
@@ -226,83 +233,5 @@ impl ReceiveQueue {
             self.producer = self.producer.wrapping_add(1);
         }
         Ok(())
-    }
-}
-
-/// A receive queue table.
-pub(crate) struct ReceiveQueueTable {
-    object: Object<DestroyRqt>,
-    _queues: KVec<Arc<RqObject>>,
-}
-
-impl ReceiveQueueTable {
-    /// Creates a table of `queues`.
-    pub(crate) fn new(hca: &Hca, queues: KVec<Arc<RqObject>>) -> Result<Self> {
-        // CAST: There are few queues.
-        let count = queues.len() as u32;
-        let context = RqtContext::zeroed()
-            .with(RqtContext::RQT_MAX_SIZE, count)
-            .with(RqtContext::RQT_ACTUAL_SIZE, count);
-        let input = CreateRqtIn::zeroed().embed(CreateRqtIn::RQT_CONTEXT, &context);
-        let mut numbers = KVec::new();
-        for queue in &queues {
-            numbers.extend_from_slice(&queue.object.number().to_be_bytes(), GFP_KERNEL)?;
-        }
-        let output = hca.cmd().execute_with::<CreateRqt>(0, input, &numbers)?;
-        Ok(Self {
-            object: Object::adopt(hca.cmd(), output),
-            _queues: queues,
-        })
-    }
-}
-
-/// A TIR, which spreads packets over the queues of a table.
-pub(crate) struct Tir {
-    object: Object<DestroyTir>,
-    _table: Arc<ReceiveQueueTable>,
-}
-
-/// The NVMe/TCP offload of a TIR.
-pub(crate) struct TirOffload {
-    /// Number of the tag buffer table.
-    pub(crate) tag_table: u32,
-    /// Data digests are checked.
-    pub(crate) crc: bool,
-}
-
-impl Tir {
-    /// Creates a TIR over `table`.
-    pub(crate) fn new(
-        hca: &Hca,
-        table: &Arc<ReceiveQueueTable>,
-        offload: Option<TirOffload>,
-    ) -> Result<Self> {
-        let context = TirContext::zeroed()
-            .with(TirContext::DISP_TYPE, 1u32)
-            .with(TirContext::INDIRECT_TABLE, table.object.number())
-            .with(TirContext::RX_HASH_FN, HASH_INVERTED_XOR8)
-            .with(TirContext::TRANSPORT_DOMAIN, hca.transport_domain());
-        let context = match offload {
-            None => context,
-            Some(TirOffload { tag_table, crc }) => {
-                let context = context.with(TirContext::SELF_LB_BLOCK, 3u32);
-                let context = NvmeTcpTirContext::from_prefix(context.bytes())
-                    .with(NvmeTcpTirContext::NVMEOTCP_ZERO_COPY_EN, 1u32)
-                    .with(NvmeTcpTirContext::NVMEOTCP_CRC_EN, crc)
-                    .with(NvmeTcpTirContext::NVMEOTCP_TAG_BUFFER_TABLE_ID, tag_table);
-                TirContext::from_prefix(context.bytes())
-            }
-        };
-        let input = CreateTirIn::zeroed().embed(CreateTirIn::CTX, &context);
-        let output = hca.cmd().execute::<CreateTir>(input)?;
-        Ok(Self {
-            object: Object::adopt(hca.cmd(), output),
-            _table: table.clone(),
-        })
-    }
-
-    /// Number of the TIR.
-    pub(crate) fn number(&self) -> u32 {
-        self.object.number()
     }
 }

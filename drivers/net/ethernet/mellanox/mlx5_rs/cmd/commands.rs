@@ -61,6 +61,7 @@ commands! {
     DestroyTis = 0x914: NumberIn => StatusOut;
     CreateRqt = 0x916: CreateRqtIn => NumberOut;
     DestroyRqt = 0x918: NumberIn => StatusOut;
+    /// op_mod: 0 to set it, 1 for no root.
     SetFlowTableRoot = 0x92f: FlowTableIn => StatusOut;
     CreateFlowTable = 0x930: CreateFlowTableIn => NumberOut;
     DestroyFlowTable = 0x931: FlowTableIn => StatusOut;

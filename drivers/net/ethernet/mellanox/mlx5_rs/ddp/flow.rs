@@ -35,7 +35,7 @@ use crate::{
         Hca,
         Mkey, //
     },
-    rq::{
+    rss::{
         ReceiveQueueTable,
         Tir,
         TirOffload, //
@@ -311,7 +311,7 @@ impl Flow {
             tag_table: tag_table.id,
             crc,
         };
-        let tir = Tir::new(hca, &place.table, Some(offload))?;
+        let tir = Tir::offloaded(hca, &place.table, &offload)?;
         let tirn = tir.number();
         // CAST: Widening.
         let mut mkeys = KVVec::with_capacity(count as usize, GFP_KERNEL)?;

@@ -173,14 +173,13 @@ layouts! {
         STATE: 0x7c, 4;
     }
 
-    /// The register follows the first 16 bytes.
-    AccessRegisterIn[0x20] "" {
+    /// The register follows.
+    AccessRegisterIn[0x10] "" {
         REGISTER_ID: 0x50, 16;
-        REGISTER_DATA: 0x80, 0;
     }
 
-    /// The register follows the first 16 bytes.
-    AccessRegisterOut[0x20] "" {
+    /// The register follows the first 16 bytes. This has room for the longest one.
+    AccessRegisterOut[0x50] "" {
         REGISTER_DATA: 0x80, 0;
     }
 
@@ -211,6 +210,8 @@ pub const MAILBOX_STRIDE: usize = 1024;
 pub const INLINE_DATA: usize = 16;
 /// Table type of the NIC receive flow tables.
 pub const TABLE_TYPE_NIC_RX: u64 = 0;
+/// SET_FLOW_TABLE_ROOT, op_mod: there is no root any more.
+pub const ROOT_DISCONNECT: u16 = 1;
 /// [`CreateFlowGroupIn::MATCH_CRITERIA_ENABLE`]: outer headers.
 pub const MATCH_OUTER_HEADERS: u64 = 1;
 /// General object: NVMe/TCP tag buffer table.

@@ -94,11 +94,20 @@ layouts! {
         /// 0: to INLINE_RQN, 1: through INDIRECT_TABLE.
         DISP_TYPE: 0x20, 4;
         INLINE_RQN: 0xe8, 24;
+        /// Both directions of a connection have the same hash.
+        RX_HASH_SYMMETRIC: 0x100, 1;
         INDIRECT_TABLE: 0x108, 24;
         /// 0: none, 1: inverted XOR, 2: Toeplitz.
         RX_HASH_FN: 0x120, 4;
         SELF_LB_BLOCK: 0x126, 2;
         TRANSPORT_DOMAIN: 0x128, 24;
+        RX_HASH_TOEPLITZ_KEY: 0x140, 0;
+        /// The header fields that are hashed.
+        RX_HASH_FIELD_SELECTOR_OUTER: 0x280, 32;
+    }
+
+    /// Key in a [`TirContext`].
+    ToeplitzKey[0x28] "" {
     }
 
     /// The NVMe/TCP fields of a [`TirContext`].
@@ -116,16 +125,18 @@ layouts! {
 
     /// Flow table.
     FlowTableContext[0x28] "flow_table_context" {
+        /// 0: drop, in a table of the last level, 1: to TABLE_MISS_ID.
         TABLE_MISS_ACTION: 0x4, 4;
         LEVEL: 0x8, 8;
         LOG_SIZE: 0x18, 8;
+        TABLE_MISS_ID: 0x28, 24;
     }
 
     /// Flow table entry; the destinations follow.
     FlowContext[0x300] "flow_context" {
         GROUP_ID: 0x20, 32;
         FLOW_TAG: 0x48, 24;
-        /// 4: forward to the destinations.
+        /// 2: drop, 4: forward to the destinations.
         ACTION: 0x70, 16;
         DESTINATION_LIST_SIZE: 0x88, 24;
         MATCH_VALUE: 0x200, 0;
@@ -140,12 +151,22 @@ layouts! {
 
     /// Outer headers of a match parameter, which start it.
     MatchLayer2To4[0x40] "fte_match_set_lyr_2_4" {
+        SMAC_47_16: 0x0, 32;
+        SMAC_15_0: 0x20, 16;
         ETHERTYPE: 0x30, 16;
+        DMAC_47_16: 0x40, 32;
+        DMAC_15_0: 0x60, 16;
+        FIRST_PRIO: 0x70, 3;
+        FIRST_VID: 0x74, 12;
         IP_PROTOCOL: 0x80, 8;
+        /// There is a customer VLAN tag.
+        CVLAN_TAG: 0x90, 1;
         FRAG: 0x92, 1;
         IP_VERSION: 0x93, 4;
         TCP_SPORT: 0xa0, 16;
         TCP_DPORT: 0xb0, 16;
+        UDP_SPORT: 0xe0, 16;
+        UDP_DPORT: 0xf0, 16;
         /// 16 bytes; an IPv4 address is in the last four.
         SRC_IPV4_SRC_IPV6: 0x100, 0;
         /// 16 bytes; an IPv4 address is in the last four.
@@ -166,6 +187,8 @@ layouts! {
         LOG_MAX_EQ: 0xfc, 4;
         PORT_TYPE: 0x1b6, 2;
         NUM_PORTS: 0x1b8, 8;
+        /// log2 of the entries of a receive queue table.
+        LOG_MAX_RQT_SIZE: 0x393, 5;
         ETH_NET_OFFLOADS: 0x21c, 1;
         NIC_FLOW_TABLE: 0x1a6, 1;
         LOG_BF_REG_SIZE: 0x26b, 5;
@@ -210,6 +233,15 @@ layouts! {
         MAX_MTU: 0x20, 16;
         ADMIN_MTU: 0x40, 16;
         OPER_MTU: 0x60, 16;
+    }
+
+    /// Register PTYS.
+    PtysRegister[0x40] "ptys_reg" {
+        LOCAL_PORT: 0x8, 8;
+        /// 4: Ethernet.
+        PROTO_MASK: 0x1d, 3;
+        /// The link mode in use, a bit of [`SPEEDS`].
+        ETH_PROTO_OPER: 0x120, 32;
     }
 
     /// Register PAOS.
@@ -270,5 +302,45 @@ pub const ACCESS_MODE_PA: u64 = 0;
 /// [`MkeyContext::ACCESS_MODE_1_0`]: a list of (length, key, address).
 pub const ACCESS_MODE_KLM: u64 = 2;
 
+/// [`TirContext::DISP_TYPE`]: through a receive queue table.
+pub const DISP_INDIRECT: u64 = 1;
 /// [`TirContext::RX_HASH_FN`]: inverted XOR.
 pub const HASH_INVERTED_XOR8: u64 = 1;
+/// [`TirContext::RX_HASH_FN`]: Toeplitz.
+pub const HASH_TOEPLITZ: u64 = 2;
+/// [`TirContext::RX_HASH_FIELD_SELECTOR_OUTER`]: the packets are IPv6, not IPv4.
+pub const HASH_L3_IPV6: u32 = 1 << 31;
+/// [`TirContext::RX_HASH_FIELD_SELECTOR_OUTER`]: the packets are UDP, not TCP.
+pub const HASH_L4_UDP: u32 = 1 << 30;
+/// [`TirContext::RX_HASH_FIELD_SELECTOR_OUTER`]: source address.
+pub const HASH_SRC_IP: u32 = 1 << 0;
+/// [`TirContext::RX_HASH_FIELD_SELECTOR_OUTER`]: destination address.
+pub const HASH_DST_IP: u32 = 1 << 1;
+/// [`TirContext::RX_HASH_FIELD_SELECTOR_OUTER`]: source port.
+pub const HASH_L4_SPORT: u32 = 1 << 2;
+/// [`TirContext::RX_HASH_FIELD_SELECTOR_OUTER`]: destination port.
+pub const HASH_L4_DPORT: u32 = 1 << 3;
+
+/// [`PtysRegister::ETH_PROTO_OPER`]: link modes and their speeds in Mbit/s, from `enum
+/// mlx5e_link_mode` of `include/linux/mlx5/port.h`.
+pub const SPEEDS: [(u32, u32); 8] = [
+    (1 << 24, 100),
+    (1 << 0 | 1 << 1 | 1 << 25, 1_000),
+    (7 << 2 | 7 << 12 | 1 << 26, 10_000),
+    (1 << 5, 20_000),
+    (7 << 27, 25_000),
+    (3 << 6 | 3 << 15, 40_000),
+    (1 << 18 | 3 << 30, 50_000),
+    (15 << 20, 100_000),
+];
+
+/// [`FlowTableContext::TABLE_MISS_ACTION`]: packets without a rule go to another table.
+pub const MISS_FORWARD: u64 = 1;
+/// [`FlowContext::ACTION`]: packets are dropped.
+pub const ACTION_DROP: u64 = 2;
+/// [`FlowContext::ACTION`]: packets go to the destinations.
+pub const ACTION_FORWARD: u64 = 4;
+/// [`Destination::DESTINATION_TYPE`]: a flow table.
+pub const DESTINATION_TABLE: u64 = 1;
+/// [`Destination::DESTINATION_TYPE`]: a TIR.
+pub const DESTINATION_TIR: u64 = 2;
