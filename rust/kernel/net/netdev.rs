@@ -1118,11 +1118,11 @@ impl<T: Driver> Adapter<T> {
         let skb = unsafe { TxSkb::from_raw(NonNull::new_unchecked(skb)) };
         // SAFETY: As in `Device::data()`.
         let slots = unsafe { &(*Device::<T>::private(dev.as_raw())).tx_queues };
-        // SAFETY: The core holds the lock of the queue that the skb names, as devices of this module
-        // do without `lltx`, so the type invariant of `Private` allows the access.
-        let queue = slots
-            .get(skb.queue() as usize)
-            .and_then(|slot| unsafe { &mut *slot.get() }.as_mut());
+        let queue = slots.get(skb.queue() as usize).and_then(|slot| {
+            // SAFETY: The core holds the lock of the queue that the skb names, as devices of this
+            // module do without `lltx`, so the type invariant of `Private` allows the access.
+            unsafe { &mut *slot.get() }.as_mut()
+        });
         let Some(queue) = queue else {
             // SAFETY: The device is valid.
             unsafe { bindings::dev_core_stats_tx_dropped_inc(dev.as_raw()) };
@@ -1766,8 +1766,8 @@ mod tests {
         let faux = faux::Registration::new(c"rust_net_kunit", None)?;
         let events = Events::new()?;
         let dev = register(&faux, &config(), Ok(Data(events.clone())))?;
-        // SAFETY: The device is registered, and the functions are called under RTNL.
         let rtnl = Rtnl::lock();
+        // SAFETY: The device is registered, and the functions are called under RTNL.
         let results = unsafe {
             (
                 bindings::dev_open(dev.as_raw(), ptr::null_mut()),
@@ -1826,12 +1826,14 @@ mod tests {
         // SAFETY: The structures consist of numbers.
         let (mut rx, mut tx) = unsafe {
             (
-                core::mem::transmute::<[u8; size_of::<bindings::netdev_queue_stats_rx>()], _>(
-                    [0xff; size_of::<bindings::netdev_queue_stats_rx>()],
-                ),
-                core::mem::transmute::<[u8; size_of::<bindings::netdev_queue_stats_tx>()], _>(
-                    [0xff; size_of::<bindings::netdev_queue_stats_tx>()],
-                ),
+                core::mem::transmute::<
+                    [u8; size_of::<bindings::netdev_queue_stats_rx>()],
+                    bindings::netdev_queue_stats_rx,
+                >([0xff; size_of::<bindings::netdev_queue_stats_rx>()]),
+                core::mem::transmute::<
+                    [u8; size_of::<bindings::netdev_queue_stats_tx>()],
+                    bindings::netdev_queue_stats_tx,
+                >([0xff; size_of::<bindings::netdev_queue_stats_tx>()]),
             )
         };
         // SAFETY: The device is one of this driver, the structures are initialised.
