@@ -14,6 +14,7 @@ import fuzz
 import kernel
 import ktap
 import overlay
+import selftests
 import source
 import toolroot
 import vm
@@ -299,6 +300,17 @@ def kselftests(step, results):
         results.add(f"{Path(name).name}: the kernel does not complain", not complaints, "\n".join(complaints))
 
 
+def network_tests(step, results):
+    """A part of the kernel's own tests of network drivers, with both drivers: none may do worse than recorded."""
+    record = selftests.Record()
+    for driver in selftests.DRIVERS:
+        for test in selftests.QUICK:
+            found = selftests.run_test(step, driver, test)
+            wrong = record.worse(driver, test, found)
+            for name in found:
+                results.add(f"{driver}: {test}: {name}", name not in wrong, wrong.get(name, ""))
+
+
 def judges(step, results):
     """The kernel's own driver on the device model, and ours by the same measure.
 
@@ -368,8 +380,9 @@ def run(prepare):
         checks = (("formatting", formatting), ("scripts", scripts), ("licences", licences), ("checkpatch", checkpatch),
                   ("documentation", documentation), ("tree check", tree),
                   ("host tests", host_tests), ("fuzz", fuzz.check), ("kernel clippy", kernel_clippy), ("KUnit", kunit),
-                  ("kselftests", kselftests), ("outside judges", judges), ("outside drivers", strangers), ("two VMs", two_vms))
-        runner = prepare("tool root", "kernel source", "kernel tree", "device model", "kernel", more=len(checks))
+                  ("kselftests", kselftests), ("network tests", network_tests), ("outside judges", judges), ("outside drivers", strangers),
+                  ("two VMs", two_vms))
+        runner = prepare("tool root", "kernel source", "kernel tree", "device model", "selftests", "kernel", more=len(checks))
         for title, check in checks:
             with runner.step(title) as step:
                 before = results.passed, results.failed

@@ -13,7 +13,7 @@ from steps import Failure, need_space
 MAKE = 'make -C /kernel/tree O=/kernel/obj LLVM=1 CC="ccache clang"'
 IMAGE = OBJ / "arch/x86/boot/bzImage"
 # A build whose name ends in -debug has the kernel of make check-debug.
-FRAGMENTS = ("base", "selftests", "debug") if DEBUG else ("base",)
+FRAGMENTS = ("base", "selftests", "debug") if DEBUG else ("base", "selftests")
 
 CONFIGURE = rf"""
 set -e

@@ -90,14 +90,19 @@ class Tables(unittest.TestCase):
         record = self.record(mlx5_core={"a": Case("fail", "Check failed")})
         self.assertEqual(record.row("queues", "a")[3], "the model has no such table")
 
-    def test_a_new_failure_is_unexpected_and_a_recorded_one_is_not(self):
-        record = self.record(mlx5_core={"a": Case("fail", "why"), "b": Case("pass")})
-        self.assertEqual(record.unexpected("mlx5_core", "queues", {"a": Case("fail", "why")}), {})
-        self.assertEqual(record.unexpected("mlx5_core", "queues", {"b": Case("fail", "why")}), {"b": "why"})
+    def test_what_does_worse_than_recorded_is_named(self):
+        record = self.record(mlx5_core={"a": Case("fail", "why"), "b": Case("pass"), "c": Case("skip", "x")})
+        results = {"a": Case("fail", "why"), "b": Case("skip", "why"), "c": Case("skip", "x")}
+        self.assertEqual(record.worse("mlx5_core", "queues", results), {"b": "skip, was pass: why"})
+        self.assertEqual(list(record.worse("mlx5_core", "queues", {"c": Case("fail", "why")})), ["c"])
+        # What was never run has nothing to be compared with but success.
+        self.assertEqual(list(record.worse("mlx5_rs", "queues", {"a": Case("fail", "why"), "b": Case("pass")})), ["a"])
 
     def test_ours_has_to_pass_what_the_other_passes(self):
         record = self.record(mlx5_core={"a": Case("pass"), "b": Case("skip", "x")}, mlx5_rs={"a": Case("skip", "not yet"), "b": Case("skip", "x")})
-        self.assertEqual(list(record.unexpected("mlx5_rs", "queues", {"a": Case("skip", "not yet"), "b": Case("skip", "x")})), ["a"])
+        results = {"a": Case("skip", "not yet"), "b": Case("skip", "x")}
+        self.assertEqual(list(record.behind("mlx5_rs", "queues", results)), ["a"])
+        self.assertEqual(record.behind("mlx5_core", "queues", results), {})
 
 
 class Variables(unittest.TestCase):
