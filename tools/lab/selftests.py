@@ -195,7 +195,11 @@ class Record:
             if row and (case.outcome == "pass" or case.outcome == "fail" and "fail" in row[2].values()):
                 why = row[3]
             groups.setdefault((tuple(outcomes[d] for d in DRIVERS), why), []).append(name)
-        kept = [row for row in self.rows if row[0] != test]
+        # A run that ended early says nothing about the cases that it did not come to.
+        met = {id(self.row(test, name)) for name in names}
+        kept = [
+            row if row[0] != test else (*row[:2], {**row[2], driver: "-"}, row[3]) for row in self.rows if row[0] != test or id(row) not in met
+        ]
         self.counts[test, driver] = Counter(case.outcome for case in results.values())
         self.rows = kept + [
             (test, patterns(members, names), by_driver(outcomes), why) for (outcomes, why), members in groups.items()

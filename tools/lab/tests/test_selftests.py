@@ -83,6 +83,10 @@ class Tables(unittest.TestCase):
         self.assertEqual(record.outcome("queues", "hw_3", "mlx5_core"), "skip")
         self.assertEqual(record.outcome("queues", "sw", "mlx5_core"), "pass")
 
+    def test_a_run_that_ended_early_forgets_nothing(self):
+        record = self.record(mlx5_core={"a": Case("pass"), "b": Case("skip", "x")}, mlx5_rs={"end of the test": Case("fail", "hang")})
+        self.assertEqual(record.outcome("queues", "b", "mlx5_core"), "skip")
+
     def test_a_person_s_reason_stays(self):
         self.record(mlx5_core={"a": Case("fail", "Check failed")})
         path = self.directory / Record.CASES
