@@ -140,7 +140,7 @@ def checkpatch(step, results):
 def documentation(step, results):
     """kernel-doc comments of our C, rustdoc, and our reStructuredText as far as it needs no Sphinx."""
     sources = [name for name in overlay.overlay_files() if name.endswith((".c", ".h"))]
-    good, output = command(step, f"cd /kernel/tree && tools/docs/kernel-doc -Werror -none {quoted(sources)}")
+    good, output = command(step, f"cd /kernel/tree && PYTHONDONTWRITEBYTECODE=1 tools/docs/kernel-doc -Werror -none {quoted(sources)}")
     results.add("kernel-doc", good, output)
     good, output = command(step, RUSTDOC)
     warned = [text for text in warnings(output) if place_of(text) in overlay.overlay_files()]

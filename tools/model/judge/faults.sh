@@ -61,8 +61,10 @@ is_reborn() {
     old=$(cat "/sys/class/net/$NEAR/ifindex")
     fault 7008
     reborn() {
+        local new
         NEAR=$(basename /sys/bus/pci/drivers/"$DRIVER"/*:04.0/net/*)
-        [ -d "/sys/class/net/$NEAR" ] && [ "$(cat "/sys/class/net/$NEAR/ifindex")" != "$old" ]
+        # There is none for a while, and the old one may go between two looks at it.
+        new=$(cat "/sys/class/net/$NEAR/ifindex" 2> /dev/null) && [ "$new" != "$old" ]
     }
     wait_for reborn && ip addr add "$V4.1/24" dev "$NEAR" && ip link set "$NEAR" up && wait_for carrier_is 1 && pings 5
 }
