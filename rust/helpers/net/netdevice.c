@@ -148,7 +148,7 @@ __rust_helper gro_result_t rust_helper_napi_gro_receive(struct napi_struct *napi
 }
 
 __rust_helper void rust_helper_init_delayed_work(struct delayed_work *work,
-					       work_func_t func)
+						 work_func_t func)
 {
 	INIT_DELAYED_WORK(work, func);
 }
