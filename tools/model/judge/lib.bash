@@ -49,6 +49,7 @@ wait_for() {
         "$@" && return 0
         sleep 0.05
     done
+    echo "waited in vain: $*"
     return 1
 }
 
