@@ -53,6 +53,9 @@ split)
     ;;
 esac
 # vm NAME DIRECTORY CPUS DEVICE...: the command line of a VM, in the array qemu.
+# tsc=reliable: while time is still made of jiffies, the clocksource watchdog waits without a limit for an interrupt of
+# another CPU, and a stop_machine() that waits for both hangs the boot, which TCG with many CPUs makes likely.
+# QEMU's TSCs are one clock, there is nothing to watch.
 vm() {
     local name=$1 directory=$2 cpus=$3
     shift 3
@@ -65,7 +68,7 @@ vm() {
         -fsdev "local,id=lab,path=$directory,security_model=none" -device virtio-9p-pci,fsdev=lab,mount_tag=lab
         -device virtio-rng-pci "$@"
         -kernel /kernel/obj/arch/x86/boot/bzImage
-        -append "console=ttyS0 root=root rootfstype=9p rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=loose ro init=/opt/repo/tools/lab/guest/init panic=-1 oops=panic init_on_alloc=1 no_timer_check quiet loglevel=5 $APPEND")
+        -append "console=ttyS0 root=root rootfstype=9p rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=loose ro init=/opt/repo/tools/lab/guest/init panic=-1 oops=panic init_on_alloc=1 no_timer_check tsc=reliable quiet loglevel=5 $APPEND")
 }
 # link HERE THERE NUMBER: the end of the network for ssh, in the array management.
 link() {

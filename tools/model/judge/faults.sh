@@ -62,12 +62,13 @@ retransmits() {
 
 # The driver tears its interface down and makes it anew.
 is_reborn() {
-    local old
+    local device old
+    device=$(readlink -f "/sys/class/net/$NEAR/device")
     old=$(cat "/sys/class/net/$NEAR/ifindex")
     fault 7008
     reborn() {
         local new
-        NEAR=$(basename /sys/bus/pci/drivers/"$DRIVER"/*:04.0/net/*)
+        NEAR=$(basename "$device"/net/*)
         # There is none for a while, and the old one may go between two looks at it.
         new=$(cat "/sys/class/net/$NEAR/ifindex" 2> /dev/null) && [ "$new" != "$old" ]
     }
