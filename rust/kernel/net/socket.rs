@@ -28,7 +28,7 @@ use crate::{
 };
 
 #[cfg(CONFIG_RUST_NET_KUNIT_TEST)]
-mod tests;
+pub(super) mod tests;
 
 /// An IPv4 or IPv6 address with a port.
 #[derive(Clone, Copy)]

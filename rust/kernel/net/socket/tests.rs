@@ -76,7 +76,7 @@ fn listen() -> Result<(TcpSocket, u16)> {
 }
 
 /// Both ends of a connection.
-fn connection() -> Result<(TcpSocket, TcpSocket)> {
+pub(in crate::net) fn connection() -> Result<(TcpSocket, TcpSocket)> {
     let (listening, port) = listen()?;
     let socket = TcpSocket::new(bindings::AF_INET as u16, &options())?;
     socket.connect(&loopback(port)?)?;

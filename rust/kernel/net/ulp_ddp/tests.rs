@@ -1014,3 +1014,278 @@ mod suite {
         Ok(())
     }
 }
+
+/// A driver and a protocol that know nothing but the traits.
+#[cfg(CONFIG_RUST_NET_KUNIT_TEST)]
+#[macros::kunit_tests(rust_ulp_ddp_traits)]
+mod traits {
+    use super::*;
+    use crate::{
+        faux,
+        net::{
+            netdev,
+            skbuff::TxSkb,
+            socket::tests::connection,
+            ulp_ddp::{
+                ops,
+                Config,
+                DeviceOps,
+                Io,
+                Limits,
+                Offload,
+                Segment,
+                Socket,
+                Ulp,
+                Upcalls, //
+            }, //
+        }, //
+    };
+
+    struct Nic;
+
+    struct NicData {
+        counters: Counters,
+        active: Atomic<u64>,
+        resynced: Atomic<u32>,
+    }
+
+    struct NicFlow {
+        ulp: Upcalls,
+        ports: (u16, u16),
+        seq: u32,
+        io: Atomic<*mut bindings::ulp_ddp_io>,
+    }
+
+    impl NicFlow {
+        /// Gives back what it has.
+        fn finish(&self) {
+            if let Some(io) = NonNull::new(self.io.xchg(ptr::null_mut(), Relaxed)) {
+                // SAFETY: It was set up and is given back for the first time.
+                self.ulp.teardown_done(unsafe { Io::from_raw(io) });
+            }
+        }
+    }
+
+    #[vtable]
+    impl netdev::Driver for Nic {
+        type Data = NicData;
+        type TxQueue = ();
+
+        const ULP_DDP_OPS: Option<&'static bindings::ulp_ddp_dev_ops> = Some(ops::<Self>());
+
+        fn open(_dev: &netdev::Device<Self>) -> Result {
+            Ok(())
+        }
+
+        fn stop(_dev: &netdev::Device<Self>) {}
+
+        fn start_xmit(
+            _dev: &netdev::Device<Self>,
+            _queue: &mut (),
+            _skb: TxSkb,
+        ) -> netdev::TxResult {
+            netdev::TxResult::Ok
+        }
+    }
+
+    #[vtable]
+    impl DeviceOps for Nic {
+        type Flow = NicFlow;
+
+        fn limits(_dev: &netdev::Device<Self>) -> Result<Limits> {
+            Ok(Limits {
+                max_segments: 2,
+                io_threshold: 4096,
+                tls: false,
+                full_ccid_range: true,
+            })
+        }
+
+        fn sk_add(
+            _dev: &netdev::Device<Self>,
+            sk: &Socket,
+            config: &Config,
+            ulp: Upcalls,
+        ) -> Result<Arc<NicFlow>> {
+            if config.queue_size != 16 || !config.ddgst || config.hdgst {
+                return Err(EINVAL);
+            }
+            let flow = NicFlow {
+                ulp,
+                ports: (sk.local().port(), sk.remote().port()),
+                seq: sk.copied_seq(),
+                io: Atomic::new(ptr::null_mut()),
+            };
+            Ok(Arc::new(flow, GFP_KERNEL)?)
+        }
+
+        fn sk_del(_dev: &netdev::Device<Self>, flow: Arc<NicFlow>) {
+            flow.finish();
+        }
+
+        fn setup(_dev: &netdev::Device<Self>, flow: &NicFlow, io: Io) -> Result {
+            let total: u32 = io.segments().iter().map(Segment::len).sum();
+            if total != io.len() || io.is_empty() || io.bvecs().len() != 1 {
+                return Err(EINVAL);
+            }
+            flow.io.store(io.as_raw(), Relaxed);
+            Ok(())
+        }
+
+        fn teardown(_dev: &netdev::Device<Self>, flow: &NicFlow, _io: Io) {
+            // Something that could be a header was seen meanwhile.
+            flow.ulp.resync_request(flow.seq.wrapping_add(100));
+            flow.finish();
+        }
+
+        fn resync(dev: &netdev::Device<Self>, flow: &NicFlow, seq: u32) {
+            let offset = seq.wrapping_sub(flow.seq);
+            dev.data().resynced.store(offset, Relaxed);
+        }
+
+        fn set_caps(dev: &netdev::Device<Self>, active: Caps) -> Result {
+            dev.data().active.store(active.bits(), Relaxed);
+            Ok(())
+        }
+
+        fn caps(dev: &netdev::Device<Self>) -> DevCaps {
+            DevCaps {
+                hw: Caps::ALL,
+                active: Caps::from_bits(dev.data().active.load(Relaxed)),
+            }
+        }
+
+        fn counters(dev: &netdev::Device<Self>) -> &Counters {
+            &dev.data().get_ref().counters
+        }
+    }
+
+    struct Protocol;
+
+    /// The sum of the command identifiers of what ended.
+    static ENDED: Atomic<u32> = Atomic::new(0);
+
+    impl Ulp for Protocol {
+        fn teardown_done(io: Io) {
+            ENDED.add(io.command_id().into(), Relaxed);
+        }
+    }
+
+    #[test]
+    fn they_meet_at_the_layer() -> Result {
+        ENDED.store(0, Relaxed);
+        let faux = faux::Registration::new(c"rust_ulp_ddp_kunit", None)?;
+        let config = netdev::Config {
+            hw_features: netdev::Features::RXCSUM | netdev::Features::HW_ULP_DDP,
+            ..netdev::Config::default()
+        };
+        let data = NicData {
+            counters: Counters::new(),
+            active: Atomic::new(HW),
+            resynced: Atomic::new(0),
+        };
+        // SAFETY: It is not leaked.
+        let dev = unsafe {
+            netdev::Registration::<Nic>::new(faux.as_ref().as_ref(), &config, |_: &_| {
+                Ok::<_, Error>(data)
+            })
+        }?;
+        // SAFETY: The device is registered, no lock is held.
+        to_result(unsafe {
+            bindings::rtnl_lock();
+            let ret = bindings::dev_open(dev.as_raw(), ptr::null_mut());
+            bindings::rtnl_unlock();
+            ret
+        })?;
+
+        let (socket, peer) = connection()?;
+        let sk = socket.sk();
+        let wrong = Config {
+            affinity_hint: -1,
+            queue_size: 0,
+            pfv: 0,
+            cpda: 0,
+            hdgst: false,
+            ddgst: true,
+        };
+        let config = Config {
+            queue_size: 16,
+            ..wrong
+        };
+        // The socket's own device is the loopback device.
+        // SAFETY: The socket is valid and dropped after the offloads, here and below.
+        let (limits, added) = unsafe {
+            (
+                Offload::<Protocol>::limits(sk).err(),
+                Offload::<Protocol>::add(sk, &config).err(),
+            )
+        };
+        assert_eq!((limits, added), (Some(EOPNOTSUPP), Some(EOPNOTSUPP)));
+        let netdev = NonNull::new(dev.as_raw()).ok_or(ENODEV)?;
+        let add = |config| {
+            // SAFETY: As above, and the device is valid.
+            unsafe { Offload::<Protocol>::add_to(NetdevRef::new(netdev), sk, config) }
+        };
+        assert_eq!(add(&wrong).err(), Some(EINVAL));
+        let offload = add(&config)?;
+        let parent = faux.as_ref().as_ref();
+        let parent: &crate::device::Device = parent;
+        assert_eq!(offload.dma_device(), parent.as_raw());
+        assert!(offload.ddgst_active() && !offload.has_ended());
+
+        let page = Page::new(0)?;
+        let segments = [Segment::new(0x1000, 1000), Segment::new(0x8000, 3096)];
+        assert!(segments[0].addr() == 0x1000 && !segments[0].is_empty());
+        let bvecs = [bvec(&page)];
+        let raw = |command_id| bindings::ulp_ddp_io {
+            segs: segments.as_ptr().cast(),
+            bvecs: bvecs.as_ptr(),
+            nr_segs: 2,
+            nr_bvecs: 1,
+            len: 4096,
+            command_id,
+            ..Default::default()
+        };
+        let mut ios = [raw(1), raw(2), raw(4)];
+        ios[2].len = 1;
+        let [first, second, bad] = ios.each_mut().map(|io| {
+            // SAFETY: The I/Os outlive the offload, and nobody else uses them.
+            unsafe { Io::from_raw(NonNull::from(io)) }
+        });
+        assert_eq!(offload.setup(bad), Err(EINVAL));
+        offload.setup(first)?;
+        offload.teardown(first);
+        assert_eq!(ENDED.load(Relaxed), 1);
+
+        // It asked for a header 100 bytes on, which comes.
+        // SAFETY: The socket is offloaded.
+        let ctx = unsafe { Flow::of(sk) }.map_or(ptr::null_mut(), Flow::ctx);
+        // SAFETY: The driver's context of the offload, which does not end here.
+        let flow = unsafe { ctx.cast::<NicFlow>().as_ref() }.ok_or(EINVAL)?;
+        offload.pdu_header(flow.seq);
+        assert_eq!(dev.data().resynced.load(Relaxed), 0);
+        offload.pdu_header(flow.seq.wrapping_add(100));
+        assert_eq!(dev.data().resynced.load(Relaxed), 100);
+        assert!(flow.ports.0 != 0 && flow.ports.1 != 0);
+
+        offload.setup(second)?;
+        super::super::quiesce(&dev);
+        assert!(offload.has_ended());
+        assert_eq!(ENDED.load(Relaxed), 1);
+        offload.del();
+        assert_eq!(ENDED.load(Relaxed), 3);
+        assert_eq!(add(&config).err(), Some(ENETDOWN));
+        super::super::resume(&dev);
+        add(&config)?.del();
+
+        let stats = dev.data().counters.read();
+        assert_eq!(stats.rx_nvmeotcp_sk_add, 2);
+        assert_eq!(stats.rx_nvmeotcp_sk_add_fail, 1);
+        assert_eq!(stats.rx_nvmeotcp_sk_del, 2);
+        assert_eq!(stats.rx_nvmeotcp_ddp_setup, 2);
+        assert_eq!(stats.rx_nvmeotcp_ddp_setup_fail, 1);
+        assert_eq!(stats.rx_nvmeotcp_ddp_teardown, 2);
+        drop(peer);
+        Ok(())
+    }
+}

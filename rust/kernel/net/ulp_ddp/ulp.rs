@@ -5,7 +5,8 @@
 use super::{
     flow::{
         self,
-        Flow, //
+        Flow,
+        NetdevRef, //
     },
     Config,
     Io,
@@ -107,7 +108,19 @@ impl<U: Ulp> Offload<U> {
     /// `sk` must be a valid full socket until the result is dropped, and this ULP its only user.
     pub unsafe fn add(sk: *mut bindings::sock, config: &Config) -> Result<Self> {
         // SAFETY: As required.
-        let dev = unsafe { flow::netdev_of(sk) }?;
+        unsafe { Self::add_to(flow::netdev_of(sk)?, sk, config) }
+    }
+
+    /// [`Offload::add`] to a device that was found.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Offload::add`].
+    pub(super) unsafe fn add_to(
+        dev: NetdevRef,
+        sk: *mut bindings::sock,
+        config: &Config,
+    ) -> Result<Self> {
         // SAFETY: As required.
         let flow = unsafe { Flow::add(dev, sk, &config.to_raw(), Self::OPS) }?;
         Ok(Self {
