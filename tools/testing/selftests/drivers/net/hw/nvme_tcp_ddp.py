@@ -10,8 +10,9 @@ overwritten, see nvme_tcp_ddp_lib.py.
 
 from pathlib import Path
 
-from lib.py import KsftNamedVariant, NetDrvEpEnv, NlError
-from lib.py import defer, ip
+from lib.py import EthtoolFamily, KsftNamedVariant, KsftSkipEx, NetDrvEpEnv
+from lib.py import NetdevFamily, NlError
+from lib.py import defer, ethtool, ip
 from lib.py import ksft_disruptive, ksft_eq, ksft_exit, ksft_ge, ksft_gt
 from lib.py import ksft_run, ksft_variants
 from nvme_tcp_ddp_lib import Connection, Counters, Readers, UlpDdpFamily
@@ -99,6 +100,46 @@ def balance(cfg):
     ksft_eq(moved["rx-nvme-tcp-setup"], moved["rx-nvme-tcp-teardown"], "buffers")
 
 
+def _combined(cfg):
+    """Number of channels; skips if they cannot be told apart."""
+    query = {"header": {"dev-index": cfg.ifindex}}
+    count = EthtoolFamily().channels_get(query)["combined-count"]
+    if count < 2:
+        raise KsftSkipEx(f"{cfg.ifname} has {count} channel")
+    return count
+
+
+def _received(cfg):
+    """Bytes that each receive queue has received."""
+    stats = NetdevFamily().qstats_get({"ifindex": cfg.ifindex, "scope": {"queue"}},
+                                      dump=True)
+    return {queue["queue-id"]: queue["rx-bytes"] for queue in stats
+            if queue["queue-type"] == "rx"}
+
+
+@ksft_disruptive
+def every_channel(cfg):
+    """Two controllers at once, with a connection for each channel."""
+    _switch(cfg, True)
+    channels = _combined(cfg)
+    many = f"--nr-io-queues={channels} --duplicate-connect"
+    part = 8 << 20
+    with Connection(data_digest=True, extra=many) as one, \
+         Connection(hdr_digest=True, extra=many) as other, \
+         Readers(one.disk()):
+        before, received = Counters(cfg.ifindex), _received(cfg)
+        # Behind what the readers read: it is the same namespace.
+        fio(other.disk(), "write", "128k", part, verify="crc32c",
+            extra=f"--offset={part} --offset_increment={part} --numjobs={channels} "
+                  f"--cpus_allowed=0-{channels - 1} --cpus_allowed_policy=split")
+        moved = Counters(cfg.ifindex) - before
+        ksft_ge(moved["read_bytes_large"], part * channels, "large reads")
+        ksft_ge(moved["placed_bytes_large"],
+                PLACED_SHARE * moved["read_bytes_large"], "placed")
+        for queue, count in _received(cfg).items():
+            ksft_ge(count - received[queue], part, f"bytes of channel {queue}")
+
+
 # What takes flows down. Each generator yields when the device works again.
 
 def _link(cfg):
@@ -115,9 +156,25 @@ def _mtu(cfg):
         yield
 
 
+def _rings(cfg):
+    before = ethtool(f"-g {cfg.ifname}", json=True)[0]
+    for size in (before["rx"] // 2, before["rx"]):
+        ethtool(f"-G {cfg.ifname} rx {size}")
+        yield
+
+
+def _channels(cfg):
+    before = _combined(cfg)
+    for count in (before - 1, before):
+        ethtool(f"-L {cfg.ifname} combined {count}")
+        yield
+
+
 @ksft_variants([
     KsftNamedVariant("link", _link),
     KsftNamedVariant("mtu", _mtu),
+    KsftNamedVariant("rings", _rings),
+    KsftNamedVariant("channels", _channels),
 ])
 @ksft_disruptive
 def flows_come_back(cfg, change):
@@ -224,7 +281,7 @@ def main() -> None:
     """ Ksft boilerplate main """
     with NetDrvEpEnv(__file__, nsim_test=False) as cfg:
         ksft_run([large_reads_placed, off_places_nothing, mixed_sizes,
-                  balance, flows_come_back, device_returns, feature_off_and_on,
+                  balance, every_channel, flows_come_back, device_returns, feature_off_and_on,
                   caps_follow_feature, caps_of_loopback],
                  args=(cfg, ))
     ksft_exit()
