@@ -10,7 +10,7 @@ use kernel::{
             Napi,
             Poll, //
         },
-        netdev::NetDevice,
+        netdev,
         page_pool::PagePool,
         ulp_ddp, //
     },
@@ -42,10 +42,15 @@ use crate::{
     glue::{
         self,
         Interrupt,
+        NetdevHandle,
         Vectors, //
     },
     hca::Hca,
-    netdev::Settings,
+    netdev::{
+        request_recovery,
+        Mlx5Netdev,
+        Settings, //
+    },
     rq::{
         ReceiveQueue,
         RqObject, //
@@ -74,6 +79,7 @@ use crate::{
 /// What of a channel is used beside its poll function.
 #[pin_data]
 pub(crate) struct Queues {
+    netdev: NetdevHandle<Mlx5Netdev>,
     index: u32,
     counters: Arc<Counters>,
     /// Entries for the device itself.
@@ -92,6 +98,8 @@ pub(crate) struct PollState {
     internal_cq: CompletionQueue,
     /// Internal entries up to this one are complete, but were not acted on.
     internal_done: Option<u32>,
+    /// A queue does not work any more, or the device writes nonsense.
+    broken: bool,
 }
 
 /// What arms the completion queues of a channel.
@@ -110,6 +118,7 @@ impl Queues {
         let PollState {
             transmitted,
             tx_cq: cq,
+            broken,
             ..
         } = state;
         let (mut packets, mut bytes, mut taken) = (0u32, 0u32, 0);
@@ -120,15 +129,18 @@ impl Queues {
             taken += 1;
             if completion.cqe.get32(Cqe::OPCODE) != cqe::OPCODE_REQ {
                 self.counters.tx_errors.add(1);
+                *broken = true;
             }
             // CAST: 16 bits.
             let index = completion.cqe.get(Cqe::WQE_COUNTER) as u16;
             let result = transmitted.complete(index, |skb| {
-                packets += 1;
-                bytes = bytes.wrapping_add(tx::consume(skb, budget));
+                let sent = tx::consume(skb, budget);
+                packets = packets.wrapping_add(sent.packets);
+                bytes = bytes.wrapping_add(sent.bytes);
             });
             if result.is_err() {
                 self.counters.tx_errors.add(1);
+                *broken = true;
             }
         }
         if taken > 0 {
@@ -137,7 +149,10 @@ impl Queues {
         self.counters.tx_packets.add(packets.into());
         self.counters.tx_bytes.add(bytes.into());
         if let Some(queue) = budget.dev().tx_queue(self.index) {
-            queue.completed_wake(packets, bytes, tx::NEEDED_BLOCKS, || transmitted.free());
+            let free = || transmitted.free();
+            if queue.completed_wake(packets, bytes, tx::NEEDED_BLOCKS, free) {
+                self.counters.tx_wake.add(1);
+            }
         }
         taken == ROUND
     }
@@ -155,12 +170,16 @@ impl Queues {
             if completion.cqe.get32(Cqe::OPCODE) != cqe::OPCODE_REQ {
                 internal.fail();
                 self.counters.ico_errors.add(1);
+                state.broken = true;
                 continue;
             }
             // CAST: 16 bits.
             match internal.completed(completion.cqe.get(Cqe::WQE_COUNTER) as u16) {
                 Some(last) => state.internal_done = Some(last),
-                None => self.counters.ico_errors.add(1),
+                None => {
+                    self.counters.ico_errors.add(1);
+                    state.broken = true;
+                }
             }
         }
         if taken {
@@ -193,11 +212,15 @@ impl Poll for Queues {
         let mut work = 0;
         if budget.limit() > 0 {
             self.note_internal(state);
-            work = state.rx.poll(&self.counters, budget);
+            work = state.rx.poll(&self.counters, budget, &mut state.broken);
             // The order is explained in the module `ddp`.
             if work < budget.limit() {
                 self.complete_internal(state);
             }
+        }
+        if core::mem::take(&mut state.broken) {
+            self.counters.recover.add(1);
+            request_recovery(self.netdev.get());
         }
         more |= work == budget.limit();
         if more {
@@ -208,8 +231,13 @@ impl Poll for Queues {
     }
 
     fn prepare_rearm(&self, state: &mut PollState) -> Rearm {
+        let cqs = [&state.rx.cq, &state.tx_cq, &state.internal_cq];
+        if cqs.iter().any(|cq| cq.is_skipping()) {
+            self.counters.recover.add(1);
+            request_recovery(self.netdev.get());
+        }
         Rearm {
-            rx: state.rx.prepare_arm(),
+            rx: state.rx.cq.prepare_arm(),
             tx: state.tx_cq.prepare_arm(),
             internal: state.internal_cq.prepare_arm(),
         }
@@ -277,6 +305,13 @@ impl Vector {
         Ok(Self { interrupt })
     }
 
+    /// Makes up for an interrupt that was lost. Called once in a while.
+    fn catch_up(&self) {
+        if self.interrupt.handler().eq.lost_interrupt() {
+            self.interrupt.call_handler();
+        }
+    }
+
     /// Has events lead to polls of `napi`.
     fn set_napi(&self, napi: Option<Arc<Napi<Queues>>>) {
         let old = core::mem::replace(&mut *self.interrupt.handler().napi.lock(), napi);
@@ -300,13 +335,15 @@ pub(crate) struct Config<'a> {
     /// Its interrupt vector.
     pub(crate) vector: &'a Vector,
     /// The network device.
-    pub(crate) netdev: &'a NetDevice,
+    pub(crate) netdev: &'a netdev::Device<Mlx5Netdev>,
     /// Number of the channel.
     pub(crate) index: u16,
     /// Sizes of the queues and the like.
     pub(crate) settings: &'a Settings,
     /// Length of the longest packet, with its Ethernet header.
     pub(crate) max_packet: usize,
+    /// VLAN tags are taken out of received packets.
+    pub(crate) strip_vlan: bool,
     /// Where the channel counts.
     pub(crate) counters: &'a Arc<Counters>,
     /// Offloaded connections.
@@ -335,7 +372,14 @@ impl Channel {
         let rx_cq = CompletionQueue::new(hca, eq, rx_log, entry_size, settings.rx_coalesce)?;
         let pages = settings.rx_entries * ReceiveQueue::pages_per_entry(config.max_packet)?;
         let pool = PagePool::new(dev, config.netdev, index, pages)?;
-        let rq = ReceiveQueue::new(hca, rx_cq.object(), pool, rx_log, config.max_packet)?;
+        let rq = ReceiveQueue::new(
+            hca,
+            rx_cq.object(),
+            pool,
+            rx_log,
+            config.max_packet,
+            config.strip_vlan,
+        )?;
         let tx_cq =
             CompletionQueue::new(hca, eq, tx_log, EntrySize::Bytes64, settings.tx_coalesce)?;
         let (transmit_queue, transmitted) =
@@ -357,7 +401,9 @@ impl Channel {
         let counters = config.counters.clone();
         let (rx_cq_object, tx_cq_object) = (rx_cq.object().clone(), tx_cq.object().clone());
         let internal_cq_object = internal_cq.object().clone();
+        let netdev = NetdevHandle::new(config.netdev);
         let shared = pin_init!(Queues {
+            netdev,
             index,
             counters,
             internal <- new_spinlock_irq!(internal_queue, "mlx5_rs::internal"),
@@ -377,6 +423,7 @@ impl Channel {
             tx_cq,
             internal_cq,
             internal_done: None,
+            broken: false,
         };
         let napi = Napi::new(config.netdev, config.index, state, shared);
         let napi = Arc::pin_init(napi, GFP_KERNEL)?;
@@ -388,6 +435,22 @@ impl Channel {
             index: config.index,
         };
         Ok((channel, transmit_queue))
+    }
+
+    /// Makes up for events and interrupts that were lost. Called once in a while.
+    pub(crate) fn catch_up(&self, vector: &Vector) {
+        vector.catch_up();
+        let Queues {
+            rx_cq,
+            tx_cq,
+            internal_cq,
+            ..
+        } = &**self.napi;
+        let cqs = [rx_cq, tx_cq, internal_cq];
+        // Each is looked at, as each remembers what it has seen.
+        if cqs.iter().filter(|cq| cq.lost_event()).count() > 0 {
+            self.napi.kick();
+        }
     }
 
     /// Starts polling, on events of `vector`. RTNL.

@@ -84,8 +84,12 @@ pub(crate) struct CqObject {
     object: Object<DestroyCq>,
     ring: DmaBuffer,
     doorbell_record: DmaBuffer,
+    log_size: u32,
+    entry_size: EntrySize,
     /// The consumer index that the queue was armed with last; [`NEVER`] at first.
     armed: Atomic<u32>,
+    /// The consumer index at which [`CqObject::lost_event`] has seen a completion.
+    seen: Atomic<u32>,
     hca: Arc<Hca>,
     _eq: Arc<EventQueue>,
 }
@@ -97,6 +101,34 @@ impl CqObject {
     /// Number of the queue.
     pub(crate) fn number(&self) -> u32 {
         self.object.number()
+    }
+
+    /// Where the entry at `consumer` ends in the ring.
+    #[inline]
+    fn end_of(&self, consumer: u32) -> usize {
+        // CAST: Widening.
+        let index = (consumer & ((1 << self.log_size) - 1)) as usize;
+        (index + 1) * self.entry_size.bytes()
+    }
+
+    /// Whether the entry at `consumer` holds a completion.
+    #[inline]
+    fn is_there(&self, consumer: u32) -> bool {
+        let op_own = self.ring.read8(self.end_of(consumer) - 1);
+        op_own >> 4 != OP_OWN_INVALID >> 4 && u32::from(op_own & 1) == consumer >> self.log_size & 1
+    }
+
+    /// Whether the queue was armed, but what completed when this was called last has not been taken
+    /// since. For one caller.
+    pub(crate) fn lost_event(&self) -> bool {
+        let armed = self.armed.load(Relaxed);
+        if armed == NEVER {
+            return false;
+        }
+        let waits = self.is_there(armed);
+        let seen = self.seen.load(Relaxed) == armed;
+        self.seen.store(if waits { armed } else { NEVER }, Relaxed);
+        waits && seen
     }
 
     /// Asks for one event when there is a completion after those that `arm` knows of.
@@ -119,8 +151,6 @@ pub(crate) struct Arm(u32);
 /// A completion queue with its consumer state: whoever has it `&mut` takes the completions.
 pub(crate) struct CompletionQueue {
     object: Arc<CqObject>,
-    log_size: u32,
-    entry_size: EntrySize,
     consumer: u32,
     arm_serial: u32,
 }
@@ -167,14 +197,15 @@ impl CompletionQueue {
             object: Object::adopt(hca.cmd(), output),
             ring,
             doorbell_record,
+            log_size,
+            entry_size,
             armed: Atomic::new(NEVER),
+            seen: Atomic::new(NEVER),
             hca: hca.clone(),
             _eq: eq.clone(),
         };
         Ok(Self {
             object: Arc::new(object, GFP_KERNEL)?,
-            log_size,
-            entry_size,
             consumer: 0,
             arm_serial: 0,
         })
@@ -187,20 +218,15 @@ impl CompletionQueue {
 
     /// Takes the next completion.
     pub(crate) fn next(&mut self) -> Option<Completion> {
-        // CAST: Widening.
-        let index = (self.consumer & ((1 << self.log_size) - 1)) as usize;
-        let end = (index + 1) * self.entry_size.bytes();
-        let op_own = self.object.ring.read8(end - 1);
-        if op_own >> 4 == OP_OWN_INVALID >> 4
-            || u32::from(op_own & 1) != self.consumer >> self.log_size & 1
-        {
+        if !self.object.is_there(self.consumer) {
             return None;
         }
+        let end = self.object.end_of(self.consumer);
         // The entry is read after its ownership bit.
         dma_mb(Read);
         let mut cqe = Cqe::zeroed();
         self.object.ring.read(end - Cqe::SIZE, cqe.bytes_mut());
-        let nvme_tcp = match self.entry_size {
+        let nvme_tcp = match self.object.entry_size {
             EntrySize::Bytes64 => None,
             EntrySize::Bytes128 => {
                 let mut first = NvmeTcpCqe::zeroed();
@@ -212,6 +238,14 @@ impl CompletionQueue {
         };
         self.consumer = self.consumer.wrapping_add(1);
         Some(Completion { cqe, nvme_tcp })
+    }
+
+    /// Whether the device went on behind an entry that it did not write: that one never comes.
+    pub(crate) fn is_skipping(&self) -> bool {
+        // In this order: the device writes one after the other.
+        let skipped = self.object.is_there(self.consumer.wrapping_add(1));
+        dma_mb(Read);
+        skipped && !self.object.is_there(self.consumer)
     }
 
     /// Tells the device which completions were taken, so that it can use their place.

@@ -45,30 +45,54 @@ kernel::pci_device_table!(
 );
 
 /// Handler of the interrupt of everything but completions.
-struct AsyncEvents {
+pub(crate) struct AsyncEvents {
     eq: Arc<EventQueue>,
-    netdev: NetdevHandle,
+    hca: Arc<Hca>,
+    netdev: NetdevHandle<Mlx5Netdev>,
+}
+
+impl AsyncEvents {
+    /// The queue of the events.
+    pub(crate) fn eq(&self) -> &EventQueue {
+        &self.eq
+    }
+}
+
+/// Commands are waited for by events. Dropping this has them polled again.
+struct CommandEvents(Arc<Hca>);
+
+impl CommandEvents {
+    fn new(hca: &Arc<Hca>) -> Self {
+        hca.cmd().use_events(true);
+        Self(hca.clone())
+    }
+}
+
+impl Drop for CommandEvents {
+    fn drop(&mut self) {
+        self.0.cmd().use_events(false);
+    }
 }
 
 impl irq::Handler for AsyncEvents {
     fn handle(&self) -> irq::IrqReturn {
-        self.eq.process(|event| {
-            if event.get32(Eqe::TYPE) != eqe::TYPE_PORT_CHANGE {
-                return;
-            }
-            match event.get32(Eqe::SUB_TYPE) {
-                eqe::PORT_ACTIVE => self.netdev.get().carrier_on(),
-                eqe::PORT_DOWN => self.netdev.get().carrier_off(),
+        self.eq.process(
+            |event| match (event.get32(Eqe::TYPE), event.get32(Eqe::SUB_TYPE)) {
+                (eqe::TYPE_COMMAND, _) => {
+                    self.hca.cmd().completed(event.get32(Eqe::COMMANDS));
+                }
+                (eqe::TYPE_PORT_CHANGE, eqe::PORT_ACTIVE) => self.netdev.get().carrier_on(),
+                (eqe::TYPE_PORT_CHANGE, eqe::PORT_DOWN) => self.netdev.get().carrier_off(),
                 _ => {}
-            }
-        });
+            },
+        );
         irq::IrqReturn::Handled
     }
 }
 
 /// A function that the driver drives. Fields are dropped in order.
 pub(crate) struct Instance {
-    _async_events: Interrupt<AsyncEvents>,
+    _command_events: CommandEvents,
     _netdev: Netdev<Mlx5Netdev>,
 }
 
@@ -77,7 +101,7 @@ impl Instance {
         let hca = Arc::new(Hca::new(resources.dev.clone(), resources.bar)?, GFP_KERNEL)?;
         let steering = Steering::new(&hca)?;
         let eq = Arc::new(
-            EventQueue::new(&hca, 0, 1 << eqe::TYPE_PORT_CHANGE)?,
+            EventQueue::new(&hca, 0, 1 << eqe::TYPE_PORT_CHANGE | 1 << eqe::TYPE_COMMAND)?,
             GFP_KERNEL,
         )?;
         let channels = netdev::max_channels(&hca, &resources.vectors);
@@ -90,13 +114,16 @@ impl Instance {
             0,
             Ok(AsyncEvents {
                 eq,
+                hca: hca.clone(),
                 netdev: netdev.handle(),
             }),
         )?;
         async_events.handler().eq.arm();
+        netdev.data().set_async_events(async_events);
+        netdev::start_service(&netdev);
         dev_info!(resources.dev.get(), "{}: {:?}\n", netdev.name(), hca.caps());
         Ok(Self {
-            _async_events: async_events,
+            _command_events: CommandEvents::new(&hca),
             _netdev: netdev,
         })
     }

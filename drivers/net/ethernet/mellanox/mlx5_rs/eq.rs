@@ -40,6 +40,8 @@ pub(crate) struct EventQueue {
     number: u32,
     ring: DmaBuffer,
     consumer: Atomic<u32>,
+    /// The consumer index at which [`EventQueue::lost_interrupt`] has seen an event.
+    seen: Atomic<u32>,
     hca: Arc<Hca>,
 }
 
@@ -66,6 +68,8 @@ impl EventQueue {
             number: output.get32(CreateEqOut::EQ_NUMBER),
             ring,
             consumer: Atomic::new(0),
+            // Not the first index.
+            seen: Atomic::new(u32::MAX),
             hca: hca.clone(),
         })
     }
@@ -84,16 +88,33 @@ impl EventQueue {
         );
     }
 
+    /// Whether the event at `consumer` is there.
+    fn is_there(&self, consumer: u32) -> bool {
+        let at = (consumer % SIZE) as usize * Eqe::SIZE;
+        let owner = u32::from(self.ring.read8(at + Eqe::SIZE - 1) & 1);
+        owner == consumer >> LOG_SIZE & 1
+    }
+
+    /// Whether an event was there when this was called last, and has not been taken since. For one
+    /// caller.
+    pub(crate) fn lost_interrupt(&self) -> bool {
+        let consumer = self.consumer.load(Relaxed);
+        let seen = self.seen.load(Relaxed) == consumer;
+        let waits = self.is_there(consumer);
+        self.seen
+            .store(if waits { consumer } else { u32::MAX }, Relaxed);
+        waits && seen
+    }
+
     /// Takes all events and arms the queue. For the interrupt handler of the queue only.
     pub(crate) fn process(&self, mut event: impl FnMut(&Eqe)) {
         let mut consumer = self.consumer.load(Relaxed);
         // The interrupt must end even if the device never stops.
         for _ in 0..SIZE {
-            let at = (consumer % SIZE) as usize * Eqe::SIZE;
-            let owner = u32::from(self.ring.read8(at + Eqe::SIZE - 1) & 1);
-            if owner != consumer >> LOG_SIZE & 1 {
+            if !self.is_there(consumer) {
                 break;
             }
+            let at = (consumer % SIZE) as usize * Eqe::SIZE;
             // The entry is read after its ownership bit.
             dma_mb(Read);
             let mut eqe = Eqe::zeroed();

@@ -38,6 +38,8 @@ use kernel::{
     types::Opaque, //
 };
 
+use core::ptr::NonNull;
+
 use crate::{
     channel::Queues,
     ddp::plan::{
@@ -245,6 +247,15 @@ impl BoundDevice {
         // the context is a marker.
         unsafe { &*core::ptr::from_ref::<Device>(&self.0).cast() }
     }
+
+    /// Takes the device's access to memory away. Process context.
+    pub(crate) fn stop_dma(&self) {
+        if let Ok(pdev) = <&pci::Device<Bound>>::try_from(self.get()) {
+            let raw = core::ptr::from_ref(pdev).cast_mut();
+            // SAFETY: `pci::Device` is a transparent wrapper of `pci_dev`.
+            unsafe { bindings::pci_clear_master(raw.cast()) };
+        }
+    }
 }
 
 /// What a driver instance gets of the PCI function.
@@ -325,9 +336,9 @@ impl<T: netdev::Driver> Netdev<T> {
         Ok(Self(registration))
     }
 
-    /// A handle for an interrupt handler, which has to be dropped before `self`.
-    pub(crate) fn handle(&self) -> NetdevHandle {
-        NetdevHandle(self.0.device().as_raw())
+    /// A handle for an interrupt handler that the device's data gets.
+    pub(crate) fn handle(&self) -> NetdevHandle<T> {
+        NetdevHandle::new(self.0.device())
     }
 }
 
@@ -339,27 +350,34 @@ impl<T: netdev::Driver> core::ops::Deref for Netdev<T> {
     }
 }
 
-/// A network device as seen from the handler of the function's own interrupt.
+/// A network device as seen from interrupt handlers and poll functions.
 ///
 /// # Invariants
 ///
-/// It is dropped before the [`Netdev`] that it came from: the driver instance has the interrupt as a
-/// field before the device.
-pub(crate) struct NetdevHandle(*mut bindings::net_device);
+/// It is not used any more when the private area of the device is freed: interrupts and queues are
+/// part of what the device's data owns.
+pub(crate) struct NetdevHandle<T: netdev::Driver>(NonNull<netdev::Device<T>>);
 
-impl NetdevHandle {
+impl<T: netdev::Driver> NetdevHandle<T> {
+    /// A handle of `dev`.
+    pub(crate) fn new(dev: &netdev::Device<T>) -> Self {
+        // INVARIANT: This driver uses it as described.
+        Self(dev.into())
+    }
+
     /// The device.
-    pub(crate) fn get(&self) -> &netdev::NetDevice {
-        // SAFETY: The device is registered by the type invariant.
-        unsafe { netdev::NetDevice::from_raw(self.0) }
+    #[inline]
+    pub(crate) fn get(&self) -> &netdev::Device<T> {
+        // SAFETY: The device and its data exist by the type invariant.
+        unsafe { self.0.as_ref() }
     }
 }
 
-// SAFETY: A `NetDevice` may be used by any thread.
-unsafe impl Send for NetdevHandle {}
+// SAFETY: A `Device` may be used by any thread.
+unsafe impl<T: netdev::Driver> Send for NetdevHandle<T> {}
 
 // SAFETY: As above.
-unsafe impl Sync for NetdevHandle {}
+unsafe impl<T: netdev::Driver> Sync for NetdevHandle<T> {}
 
 /// CPUs that are online now.
 pub(crate) fn online_cpus() -> u32 {
@@ -433,6 +451,16 @@ impl<H: irq::Handler + 'static> Interrupt<H> {
         self.number
     }
 
+    /// Calls the handler as if there were an interrupt: one may have been lost. May sleep.
+    pub(crate) fn call_handler(&self) {
+        // SAFETY: The interrupt is requested, and is enabled as often as disabled. With it disabled
+        // the handler does not run on another CPU.
+        unsafe { bindings::disable_irq(self.number) };
+        let _ = self.registration.handler().handle();
+        // SAFETY: As above.
+        unsafe { bindings::enable_irq(self.number) };
+    }
+
     /// The handler.
     pub(crate) fn handler(&self) -> &H {
         self.registration.handler()
@@ -461,6 +489,13 @@ impl Event {
                 unsafe { bindings::init_completion(slot) };
             }),
         })
+    }
+
+    /// It has not happened, whatever was before. Not beside [`Event::wait`].
+    pub(crate) fn reset(&self) {
+        // SAFETY: The completion is initialised. As with `reinit_completion()`, a `complete()` at the
+        // same time comes before or after.
+        unsafe { (&raw mut (*self.completion.get()).done).write_volatile(0) };
     }
 
     /// It has happened. Any context.

@@ -88,6 +88,8 @@ impl Mkey {
 pub(crate) struct Caps {
     /// Checksums can be computed on transmit and are checked on receive.
     pub(crate) csum: bool,
+    /// VLAN tags can be taken out of received packets.
+    pub(crate) vlan: bool,
     /// Largest payload of an LSO packet, 0 without LSO.
     pub(crate) max_lso: u32,
     /// Event queues.
@@ -137,6 +139,7 @@ impl Caps {
             log => 1 << log,
         };
         Ok(Self {
+            vlan: ethernet.get(EthernetCaps::VLAN_CAP) != 0,
             csum: ethernet.get(EthernetCaps::CSUM_CAP) != 0,
             max_lso,
             max_eqs,
@@ -167,6 +170,18 @@ impl Caps {
             max_tags: 1 << caps.get32(NvmeTcpCaps::LOG_MAX_NVMEOTCP_TAG_BUFFER_SIZE),
         }))
     }
+}
+
+/// What the initialization segment tells.
+pub(crate) enum Health {
+    /// All is well; the value changes from time to time.
+    Good(u32),
+    /// There is a problem, with this syndrome.
+    Impaired(u32),
+    /// Only a reset helps, because of this syndrome.
+    Fatal(u32),
+    /// The function is gone from its bus.
+    Gone,
 }
 
 /// ENABLE_HCA was done.
@@ -210,7 +225,7 @@ impl Hca {
     /// `ENODEV` if it is not an Ethernet function that this driver can use, otherwise what the
     /// failing command returns; what was done is undone.
     pub(crate) fn new(dev: BoundDevice, bar: BarIo) -> Result<Self> {
-        let cmd = Arc::pin_init(CommandInterface::new(dev.get(), bar)?, GFP_KERNEL)?;
+        let cmd = Arc::pin_init(CommandInterface::new(&dev, bar)?, GFP_KERNEL)?;
 
         cmd.execute::<EnableHca>(EmptyIn::zeroed())?;
         let enabled = Enabled(cmd.clone());
@@ -310,6 +325,20 @@ impl Hca {
     /// What the device can do.
     pub(crate) fn caps(&self) -> &Caps {
         &self.caps
+    }
+
+    /// How the device feels.
+    pub(crate) fn health(&self) -> Health {
+        if self.cmd.removed() {
+            return Health::Gone;
+        }
+        let syndrome = self.bar.read32(regs::HEALTH_SYNDROME) >> 16 & 0xff;
+        let reset = self.bar.read32(regs::HEALTH_SEVERITY) >> 31 != 0;
+        match (syndrome, reset) {
+            (0, _) => Health::Good(self.bar.read32(regs::HEALTH_COUNTER)),
+            (syndrome, false) => Health::Impaired(syndrome),
+            (syndrome, true) => Health::Fatal(syndrome),
+        }
     }
 
     /// Version of the firmware: major, minor, subminor.

@@ -17,6 +17,7 @@ use kernel::{
             Features,
             QueueStatsRx,
             QueueStatsTx,
+            Rtnl,
             Stats64,
             TxResult,
             ETH_HLEN, //
@@ -27,10 +28,14 @@ use kernel::{
     new_mutex,
     prelude::*,
     sync::{
-        atomic::Atomic,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         Mutex, //
-    }, //
+    },
+    time::msecs_to_jiffies, //
 };
 
 use crate::{
@@ -42,12 +47,17 @@ use crate::{
     },
     cq::Coalesce,
     ddp::flow::FlowTable,
+    driver::AsyncEvents,
     filters::Filters,
     glue::{
         self,
+        Interrupt,
         Vectors, //
     },
-    hca::Hca,
+    hca::{
+        Hca,
+        Health, //
+    },
     rq::{
         RqObject,
         MAX_PAGES, //
@@ -103,6 +113,9 @@ pub(crate) struct Settings {
 /// Data of a network device.
 #[pin_data]
 pub(crate) struct Data {
+    /// The interrupt of what is no completion.
+    #[pin]
+    async_events: Mutex<Option<Interrupt<AsyncEvents>>>,
     pub(crate) hca: Arc<Hca>,
     pub(crate) steering: Arc<Steering>,
     /// Offloaded connections.
@@ -120,14 +133,34 @@ pub(crate) struct Data {
     filters: Mutex<Filters>,
     #[pin]
     state: Mutex<State>,
+    /// A queue does not work any more.
+    broken: Atomic<bool>,
+    /// Queues were made anew for that a short time ago.
+    cooling: Atomic<bool>,
+    /// What the device told of its health last.
+    #[pin]
+    heartbeat: Mutex<Heartbeat>,
     /// Where new offloaded connections go.
     #[pin]
     lanes: Mutex<Option<Arc<KVec<Channel>>>>,
 }
 
+/// Health of the device as far as it was logged.
+#[derive(Default)]
+struct Heartbeat {
+    /// The health counter.
+    counter: u32,
+    /// How often it was the same.
+    misses: u32,
+    /// The syndrome.
+    syndrome: u32,
+}
+
 /// What changes under RTNL only.
 struct State {
     settings: Settings,
+    /// VLAN tags are taken out of received packets.
+    strip_vlan: bool,
     running: Option<Running>,
 }
 
@@ -153,11 +186,13 @@ impl Data {
             tx_coalesce: Coalesce::default(),
             rss: rss::Settings::new(channels)?,
         };
+        let strip_vlan = hca.caps().vlan;
         let (hca, steering) = (hca.clone(), steering.clone());
         let filters = Filters::new(&steering, &hca.mac()?)?;
         let flows = FlowTable::new()?;
         let ddp_counters = Arc::new(ulp_ddp::Counters::new(), GFP_KERNEL)?;
         Ok(pin_init!(Self {
+            async_events <- new_mutex!(None),
             hca,
             steering,
             flows,
@@ -168,10 +203,19 @@ impl Data {
             filters <- new_mutex!(filters),
             state <- new_mutex!(State {
                 settings,
+                strip_vlan,
                 running: None,
             }),
+            broken: Atomic::new(false),
+            cooling: Atomic::new(false),
+            heartbeat <- new_mutex!(Heartbeat::default()),
             lanes <- new_mutex!(None),
         }))
+    }
+
+    /// Takes over the interrupt of what is no completion.
+    pub(crate) fn set_async_events(&self, interrupt: Interrupt<AsyncEvents>) {
+        *self.async_events.lock() = Some(interrupt);
     }
 
     /// How many channels there can be.
@@ -205,18 +249,23 @@ pub(crate) fn max_channels(hca: &Hca, vectors: &Vectors) -> u16 {
 /// What the network device is registered with.
 pub(crate) fn config(hca: &Hca, channels: u16) -> Result<netdev::Config> {
     let caps = hca.caps();
-    let mut switchable = Features::SG | Features::RXCSUM;
+    let mut switchable = Features::SG | Features::RXCSUM | Features::RXHASH;
     if caps.csum {
         switchable = switchable | Features::HW_CSUM;
     }
     if caps.max_lso >= MAX_TSO {
-        switchable = switchable | Features::TSO | Features::TSO6;
+        switchable = switchable | Features::TSO | Features::TSO6 | Features::GSO_UDP_L4;
+    }
+    // Tags to be sent go with the headers that are in the queue entry.
+    let mut vlan = Features::HW_VLAN_CTAG_TX;
+    if caps.vlan {
+        vlan = vlan | Features::HW_VLAN_CTAG_RX;
     }
     Ok(netdev::Config {
         tx_queues: channels.into(),
         rx_queues: channels.into(),
         features: Features::HIGHDMA | Features::NTUPLE,
-        hw_features: switchable,
+        hw_features: switchable | vlan,
         vlan_features: switchable | Features::HIGHDMA,
         hw_features_off: if caps.nvme_tcp.is_some() {
             Features::HW_ULP_DDP
@@ -250,7 +299,12 @@ struct Running {
 
 impl Running {
     /// Makes the queues, which do nothing until [`Running::start`].
-    fn new(dev: &netdev::Device<Mlx5Netdev>, settings: &Settings, mtu: u32) -> Result<Self> {
+    fn new(
+        dev: &netdev::Device<Mlx5Netdev>,
+        settings: &Settings,
+        mtu: u32,
+        strip_vlan: bool,
+    ) -> Result<Self> {
         let data = dev.data();
         let (mut tx, mut rqs, mut channels) = (KVec::new(), KVec::new(), KVec::new());
         let parts = data.vectors.iter().zip(&data.counters);
@@ -262,6 +316,7 @@ impl Running {
                 index,
                 settings,
                 max_packet: frame(mtu),
+                strip_vlan,
                 counters,
                 flows: &data.flows,
                 ddp_counters: &data.ddp_counters,
@@ -302,16 +357,18 @@ impl Running {
 
     /// Ends what [`Running::start`] did. RTNL.
     fn stop(&mut self, dev: &netdev::Device<Mlx5Netdev>) {
-        dev.tx_disable();
         // What comes in is dropped for want of a rule.
         self.receive = None;
         let data = dev.data();
-        let parts = self.channels.iter().zip(&data.vectors).zip(&mut self.tx);
-        for (index, ((channel, vector), tx)) in (0..).zip(parts) {
+        for (channel, vector) in self.channels.iter().zip(&data.vectors) {
+            channel.disable(vector);
+        }
+        // Now that nothing completes, nothing wakes them again.
+        dev.tx_disable();
+        for (index, tx) in (0..).zip(&mut self.tx) {
             if let Ok(queue @ Some(_)) = dev.replace_tx_queue(index, None) {
                 *tx = queue;
             }
-            channel.disable(vector);
         }
     }
 }
@@ -375,7 +432,7 @@ fn switch_over(
     settings: Settings,
     mtu: u32,
 ) -> Result {
-    let mut new = Running::new(dev, &settings, mtu)?;
+    let mut new = Running::new(dev, &settings, mtu, state.strip_vlan)?;
     quiesce(dev);
     let Some(mut old) = state.running.take() else {
         return Err(ENETDOWN);
@@ -390,7 +447,7 @@ fn switch_over(
         Err(e) => {
             new.stop(dev);
             if old.start(dev, &state.settings, dev.mtu()).is_err() {
-                dev_err!(dev.as_ref(), "the old queues cannot be used again\n");
+                dev_err!(dev, "the old queues cannot be used again\n");
             }
             state.running = Some(old);
             Err(e)
@@ -399,6 +456,69 @@ fn switch_over(
     dev.tx_wake_all_queues();
     ulp_ddp::resume(dev);
     result
+}
+
+/// How often [`Mlx5Netdev::service`] looks after the device, in milliseconds.
+const SERVICE_MS: u32 = 1000;
+
+/// Equal health counters after which the firmware is taken to hang.
+const MAX_MISSES: u32 = 3;
+
+/// Has the device looked after until it is unregistered.
+pub(crate) fn start_service(dev: &netdev::Device<Mlx5Netdev>) {
+    dev.schedule_service(msecs_to_jiffies(SERVICE_MS));
+}
+
+/// Has the queues made anew soon, as one of them does not work any more. Any context.
+pub(crate) fn request_recovery(dev: &netdev::Device<Mlx5Netdev>) {
+    let data = dev.data();
+    // A device that breaks its queues all the time does not get all of the CPU.
+    if !data.broken.xchg(true, Relaxed) && !data.cooling.load(Relaxed) {
+        dev.schedule_service(0);
+    }
+}
+
+/// Makes the queues anew.
+fn recover(dev: &netdev::Device<Mlx5Netdev>) {
+    let data = dev.data();
+    let _rtnl = Rtnl::lock();
+    let mut state = data.state.lock();
+    if state.running.is_none() {
+        return;
+    }
+    let settings = state.settings.clone();
+    match switch_over(dev, &mut state, settings, dev.mtu()) {
+        Ok(()) => dev_info!(dev, "queues were made anew after an error\n"),
+        Err(e) => dev_err!(dev, "queues cannot be made anew: {e:?}\n"),
+    }
+}
+
+/// Makes up for events and interrupts that were lost.
+fn catch_up(data: &Data) {
+    if let Some(interrupt) = &*data.async_events.lock() {
+        if interrupt.handler().eq().lost_interrupt() {
+            interrupt.call_handler();
+        }
+    }
+    let state = data.state.lock();
+    if let Some(running) = &state.running {
+        for (channel, vector) in running.channels.iter().zip(&data.vectors) {
+            channel.catch_up(vector);
+        }
+    }
+}
+
+/// Ends the use of a device that failed.
+fn give_up(dev: &netdev::Device<Mlx5Netdev>) {
+    let _rtnl = Rtnl::lock();
+    dev.carrier_off();
+    dev.detach();
+    if let Some(running) = &dev.data().state.lock().running {
+        for channel in running.channels.iter() {
+            channel.napi().internal.lock().fail();
+        }
+    }
+    quiesce(dev);
 }
 
 /// Has each CPU send on a channel of its own, as far as there are enough.
@@ -428,7 +548,7 @@ impl netdev::Driver for Mlx5Netdev {
     fn open(dev: &netdev::Device<Self>) -> Result {
         let data = dev.data();
         let mut state = data.state.lock();
-        let mut running = Running::new(dev, &state.settings, dev.mtu())?;
+        let mut running = Running::new(dev, &state.settings, dev.mtu(), state.strip_vlan)?;
         running.start(dev, &state.settings, dev.mtu())?;
         if let Err(e) = data.hca.set_port(true) {
             drop(data.lanes.lock().take());
@@ -461,12 +581,8 @@ impl netdev::Driver for Mlx5Netdev {
         let Some(queue) = dev.tx_queue(skb.queue()) else {
             return TxResult::Ok;
         };
-        let lso = skb.gso().is_some();
         match ring.post(dev.parent(), skb) {
             Posted::Queued(bytes) => {
-                if lso {
-                    ring.counters.tx_lso_packets.add(1);
-                }
                 if queue.maybe_stop(tx::NEEDED_BLOCKS, || ring.free()) {
                     ring.counters.tx_stopped.add(1);
                 }
@@ -514,6 +630,65 @@ impl netdev::Driver for Mlx5Netdev {
         switch_over(dev, &mut state, settings, mtu)
     }
 
+    fn set_features(dev: &netdev::Device<Self>, features: Features) -> Result {
+        let changed = dev.features() ^ features;
+        let data = dev.data();
+        let mut state = data.state.lock();
+        state.strip_vlan = features.contains(Features::HW_VLAN_CTAG_RX);
+        if !changed.contains(Features::HW_VLAN_CTAG_RX) || state.running.is_none() {
+            return Ok(());
+        }
+        let settings = state.settings.clone();
+        switch_over(dev, &mut state, settings, dev.mtu()).inspect_err(|_| {
+            state.strip_vlan = !state.strip_vlan;
+        })
+    }
+
+    fn service(dev: &netdev::Device<Self>) {
+        let data = dev.data();
+        let cmd = data.hca.cmd();
+        match data.hca.health() {
+            Health::Good(counter) => {
+                let mut heartbeat = data.heartbeat.lock();
+                heartbeat.misses = if heartbeat.counter == counter {
+                    heartbeat.misses.saturating_add(1)
+                } else {
+                    0
+                };
+                heartbeat.counter = counter;
+                heartbeat.syndrome = 0;
+                if heartbeat.misses == MAX_MISSES {
+                    dev_warn!(dev, "the health counter stands still\n");
+                }
+            }
+            Health::Impaired(syndrome) => {
+                let last = core::mem::replace(&mut data.heartbeat.lock().syndrome, syndrome);
+                if last != syndrome {
+                    dev_warn!(dev, "health syndrome {syndrome:#x}\n");
+                }
+            }
+            Health::Fatal(syndrome) => cmd.fail(fmt!("fatal health syndrome {syndrome:#x}")),
+            Health::Gone => cmd.fail(fmt!("the device is gone")),
+        }
+        if cmd.failed() {
+            give_up(dev);
+            return;
+        }
+        data.cooling.store(false, Relaxed);
+        if data.broken.xchg(false, Relaxed) {
+            data.cooling.store(true, Relaxed);
+            recover(dev);
+        } else {
+            catch_up(&data);
+        }
+        start_service(dev);
+    }
+
+    fn tx_timeout(dev: &netdev::Device<Self>, _queue: u32) {
+        // Events and interrupts that were lost have been made up for by now.
+        request_recovery(dev);
+    }
+
     fn get_queue_stats_rx(dev: &netdev::Device<Self>, queue: u32) -> QueueStatsRx {
         let data = dev.data();
         // CAST: Widening.
@@ -525,6 +700,7 @@ impl netdev::Driver for Mlx5Netdev {
             packets: Some(counters.rx_packets.get()),
             alloc_fail: Some(counters.rx_dropped.get()),
             csum_unnecessary: Some(counters.rx_csum_ok.get()),
+            csum_none: Some(counters.rx_csum_none.get()),
             ..QueueStatsRx::default()
         }
     }
@@ -538,8 +714,12 @@ impl netdev::Driver for Mlx5Netdev {
         QueueStatsTx {
             bytes: Some(counters.tx_bytes.get()),
             packets: Some(counters.tx_packets.get()),
+            csum_none: Some(counters.tx_csum_none.get()),
+            needs_csum: Some(counters.tx_csum_partial.get()),
             hw_gso_packets: Some(counters.tx_lso_packets.get()),
+            hw_gso_bytes: Some(counters.tx_lso_bytes.get()),
             stop: Some(counters.tx_stopped.get()),
+            wake: Some(counters.tx_wake.get()),
             ..QueueStatsTx::default()
         }
     }

@@ -14,8 +14,18 @@ pub(crate) const KNOWN_CMDIF_REVISION: u32 = 5;
 pub(crate) const CMDQ_ADDRESS_HIGH: usize = 0x10;
 /// DMA address of the command queue; the low 12 bits read as its geometry.
 pub(crate) const CMDQ_ADDRESS_LOW: usize = 0x14;
+/// [`CMDQ_ADDRESS_LOW`]: who drives the device.
+pub(crate) const NIC_INTERFACE: u32 = 7 << 8;
+/// [`NIC_INTERFACE`]: nobody; with that the device is reset as far as the driver is concerned.
+pub(crate) const NIC_INTERFACE_DISABLED: u32 = 1 << 8;
 /// Command doorbell: bit n tells that entry n is ready.
 pub(crate) const CMD_DOORBELL: usize = 0x18;
+/// Health: bit 31 asks for a reset of the device, if there is a syndrome.
+pub(crate) const HEALTH_SEVERITY: usize = 0x238;
+/// Health: the syndrome is bits 23:16.
+pub(crate) const HEALTH_SYNDROME: usize = 0x23c;
+/// Counts as long as the firmware works.
+pub(crate) const HEALTH_COUNTER: usize = 0x1010;
 /// State of the device after reset.
 pub(crate) const INITIALIZING: usize = 0x1fc;
 /// [`INITIALIZING`]: not ready for commands.

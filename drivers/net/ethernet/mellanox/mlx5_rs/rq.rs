@@ -72,6 +72,8 @@ pub(crate) struct ReceiveQueue {
     hca: Arc<Hca>,
     pages_per_entry: usize,
     producer: u32,
+    /// Counter of the entry that is completed next.
+    consumer: u16,
 }
 
 impl ReceiveQueue {
@@ -83,6 +85,7 @@ impl ReceiveQueue {
         pool: PagePool,
         log_size: u32,
         max_packet: usize,
+        strip_vlan: bool,
     ) -> Result<Self> {
         // CAST: Widening.
         let pages_per_entry = Self::pages_per_entry(max_packet)? as usize;
@@ -96,7 +99,7 @@ impl ReceiveQueue {
             .with(WorkQueue::LOG_WQ_STRIDE, stride.ilog2())
             .with(WorkQueue::LOG_WQ_SZ, log_size);
         let context = RqContext::zeroed()
-            .with(RqContext::VSD, 1u32)
+            .with(RqContext::VSD, !strip_vlan)
             .with(RqContext::STATE, QUEUE_STATE_RST)
             .with(RqContext::FLUSH_IN_ERROR_EN, 1u32)
             .with(RqContext::CQN, cq.number())
@@ -130,6 +133,7 @@ impl ReceiveQueue {
             entries,
             pages_per_entry,
             producer: 0,
+            consumer: 0,
         };
         queue.fill()?;
         Ok(queue)
@@ -174,10 +178,17 @@ impl ReceiveQueue {
     }
 
     /// Takes the pages of the entry that a completion names, if it has any.
+    ///
+    /// Entries are completed in order. A completion that is out of order was made up: the device may
+    /// not have written to the entry, and may still write to it.
     pub(crate) fn take(&mut self, wqe_counter: u16) -> Option<Pages> {
+        if wqe_counter != self.consumer {
+            return None;
+        }
         let index = self.index(wqe_counter.into());
         let entry = self.entries.get_mut(index)?;
         entry[0].as_ref()?;
+        self.consumer = wqe_counter.wrapping_add(1);
         Some(core::mem::replace(entry, [const { None }; MAX_PAGES]))
     }
 

@@ -22,7 +22,6 @@ use kernel::{
 
 use crate::{
     cq::{
-        Arm,
         Completion,
         CompletionQueue, //
     },
@@ -59,7 +58,7 @@ const HEADER_ROOM: usize = 192;
 pub(crate) struct Receiver {
     // The queue completes to the CQ.
     rq: ReceiveQueue,
-    cq: CompletionQueue,
+    pub(crate) cq: CompletionQueue,
     index: u16,
     flows: Arc<FlowTable>,
     ddp_counters: Arc<ulp_ddp::Counters>,
@@ -94,7 +93,7 @@ impl Packet {
         }
         // The device cannot have written more than there was room for.
         if left > 0 {
-            return Err(EINVAL);
+            return Err(EIO);
         }
         Ok(Self { pages, len })
     }
@@ -188,14 +187,24 @@ impl Receiver {
     }
 
     /// Receives at most as many packets as the budget allows, and returns how many that were.
-    pub(crate) fn poll(&mut self, counters: &Counters, budget: &Budget<'_>) -> usize {
+    ///
+    /// Sets `broken` if the queue does not work any more.
+    pub(crate) fn poll(
+        &mut self,
+        counters: &Counters,
+        budget: &Budget<'_>,
+        broken: &mut bool,
+    ) -> usize {
         let mut work = 0;
         while work < budget.limit() {
             let Some(completion) = self.cq.next() else {
                 break;
             };
             work += 1;
-            self.receive(&completion, counters, budget);
+            if self.receive(&completion, counters, budget).is_err() {
+                counters.rx_errors.add(1);
+                *broken = true;
+            }
         }
         if work > 0 {
             self.cq.release();
@@ -208,13 +217,20 @@ impl Receiver {
         work
     }
 
-    fn receive(&mut self, completion: &Completion, counters: &Counters, budget: &Budget<'_>) {
+    /// # Errors
+    ///
+    /// `EIO` if the completion is an error or makes no sense.
+    fn receive(
+        &mut self,
+        completion: &Completion,
+        counters: &Counters,
+        budget: &Budget<'_>,
+    ) -> Result {
         let cqe = &completion.cqe;
         // CAST: 16 bits.
         let pages = self.rq.take(cqe.get(Cqe::WQE_COUNTER) as u16);
         let (Some(pages), cqe::OPCODE_RESP_SEND) = (pages, cqe.get32(Cqe::OPCODE)) else {
-            counters.rx_errors.add(1);
-            return;
+            return Err(EIO);
         };
         // CAST: Widening.
         let len = cqe.get32(Cqe::BYTE_CNT) as usize;
@@ -231,14 +247,8 @@ impl Receiver {
             .as_ref()
             .and_then(|offload| offload.placed)
             .map_or(0, |placed| placed.len());
-        let packet = len
-            .checked_sub(placed)
-            .ok_or(EINVAL)
-            .and_then(|kept| Packet::new(pages, kept));
-        let Ok(packet) = packet else {
-            counters.rx_errors.add(1);
-            return;
-        };
+        let kept = len.checked_sub(placed).ok_or(EIO)?;
+        let packet = Packet::new(pages, kept)?;
         let skb = match &offload {
             Some(offload) => self.receive_offloaded(packet, offload, cqe, counters, budget),
             None => packet.into_skb(budget),
@@ -247,6 +257,7 @@ impl Receiver {
             Ok(skb) => self.deliver(skb, cqe, counters, budget),
             Err(_) => counters.rx_dropped.add(1),
         }
+        Ok(())
     }
 
     /// A packet of an offloaded connection.
@@ -292,26 +303,31 @@ impl Receiver {
         counters.rx_packets.add(1);
         // CAST: Widening.
         counters.rx_bytes.add(skb.len() as u64);
+        let features = budget.dev().features();
         let verified = cqe.get(Cqe::L3_OK) != 0 && cqe.get(Cqe::L4_OK) != 0;
-        if verified && budget.dev().features().contains(Features::RXCSUM) {
+        if verified && features.contains(Features::RXCSUM) {
             counters.rx_csum_ok.add(1);
             skb.set_csum_unnecessary();
+        } else {
+            counters.rx_csum_none.add(1);
         }
-        // Bits 7:6 tell the L4 fields that were hashed, bits 3:2 the L3 fields.
-        let hashed = cqe.get32(Cqe::RSS_HASH_TYPE);
-        if hashed & 0xc0 != 0 {
-            skb.set_hash(cqe.get32(Cqe::RSS_HASH_RESULT), HashType::L4);
-        } else if hashed & 0x0c != 0 {
-            skb.set_hash(cqe.get32(Cqe::RSS_HASH_RESULT), HashType::L3);
+        if features.contains(Features::RXHASH) {
+            // Bits 7:6 tell the L4 fields that were hashed, bits 3:2 the L3 fields.
+            let hashed = cqe.get32(Cqe::RSS_HASH_TYPE);
+            if hashed & 0xc0 != 0 {
+                skb.set_hash(cqe.get32(Cqe::RSS_HASH_RESULT), HashType::L4);
+            } else if hashed & 0x0c != 0 {
+                skb.set_hash(cqe.get32(Cqe::RSS_HASH_RESULT), HashType::L3);
+            }
+        }
+        if cqe.get(Cqe::CV) != 0 {
+            counters.rx_removed_vlan_packets.add(1);
+            // CAST: 16 bits.
+            skb.set_vlan_tag(cqe.get(Cqe::VLAN_INFO) as u16);
         }
         skb.record_rx_queue(self.index);
         if skb.gro_receive(budget).is_err() {
             counters.rx_errors.add(1);
         }
-    }
-
-    /// See [`CompletionQueue::prepare_arm`].
-    pub(crate) fn prepare_arm(&mut self) -> Option<Arm> {
-        self.cq.prepare_arm()
     }
 }

@@ -34,26 +34,42 @@ counters! {
     rx_bytes,
     /// Packets whose checksum the device verified.
     rx_csum_ok,
+    /// Packets whose checksum the device did not verify.
+    rx_csum_none,
+    /// Packets out of which the device took a VLAN tag.
+    rx_removed_vlan_packets,
     /// Completions that were errors or made no sense.
     rx_errors,
     /// Packets dropped for want of memory.
     rx_dropped,
     /// Packets with placed payload that lost their place: the command or flow is gone.
     rx_placed_dropped,
-    /// Packets transmitted.
+    /// Packets transmitted, each segment of one that the device segmented.
     tx_packets,
     /// Bytes transmitted.
     tx_bytes,
     /// Packets that the device had to segment.
     tx_lso_packets,
+    /// Their bytes, with the headers of each segment.
+    tx_lso_bytes,
+    /// Packets of which the device computed the checksum.
+    tx_csum_partial,
+    /// Packets without a checksum to compute.
+    tx_csum_none,
+    /// Packets into which a VLAN tag was put.
+    tx_added_vlan_packets,
     /// Packets dropped before they reached the ring.
     tx_dropped,
     /// Completions that were errors or made no sense.
     tx_errors,
     /// Times the queue was stopped for want of room.
     tx_stopped,
+    /// Times the queue was woken.
+    tx_wake,
     /// Entries of the queue of internal operations that failed.
     ico_errors,
+    /// Times that the queues have to be made anew for an error of this channel.
+    recover,
 }
 
 /// A counter that anybody may read, and that one writes at a time: the poll function of the channel,

@@ -9,6 +9,7 @@ use kernel::{
     },
     net::{
         napi::Budget,
+        netdev::ETH_HLEN,
         ring,
         skbuff::{
             MappedSkb,
@@ -34,7 +35,13 @@ use crate::{
     },
 };
 
-/// Bytes of headers that an LSO packet can have in its queue entry.
+/// Bytes of an Ethernet address.
+const ETH_ALEN: usize = 6;
+
+/// Bytes of a VLAN tag.
+const VLAN_HLEN: usize = 4;
+
+/// Bytes of headers that a packet can have in its queue entry.
 pub(crate) const MAX_INLINE: usize = 256;
 
 /// Bytes of the largest entry.
@@ -126,21 +133,38 @@ impl TransmitQueue {
         let gso = skb.gso();
         let bytes = wire_bytes(&skb);
         let checksum = gso.is_some() || skb.partial_csum().is_some();
-        let mut headers = [0u8; MAX_INLINE];
-        let inline = gso.map_or(0, |gso| gso.header_len);
-        let headers = match (headers.get_mut(..inline), skb.head().get(..inline)) {
-            (Some(headers), Some(head)) => {
-                headers.copy_from_slice(head);
-                headers
-            }
-            _ => return Posted::Dropped,
+        let vlan = skb.vlan_tag();
+        let inline = match gso {
+            Some(gso) => gso.header_len,
+            None if vlan.is_some() => ETH_HLEN,
+            None => 0,
         };
+        let mut room = [0u8; MAX_INLINE];
+        let Some(headers) = inline_headers(&mut room, skb.head(), inline, vlan) else {
+            return Posted::Dropped;
+        };
+        let counters = &self.counters;
+        if gso.is_some() {
+            counters.tx_lso_packets.add(1);
+            counters.tx_lso_bytes.add(bytes.into());
+        }
+        if checksum {
+            counters.tx_csum_partial.add(1);
+        } else {
+            counters.tx_csum_none.add(1);
+        }
+        if vlan.is_some() {
+            counters.tx_added_vlan_packets.add(1);
+        }
         let skb = match skb.map(dev, inline) {
             Ok(skb) => skb,
             Err(_) => return Posted::Dropped,
         };
 
-        let inline_rest = inline.saturating_sub(INLINE_START).next_multiple_of(DS);
+        let inline_rest = headers
+            .len()
+            .saturating_sub(INLINE_START)
+            .next_multiple_of(DS);
         let entry_len = CtrlSegment::SIZE
             + EthSegment::SIZE
             + inline_rest
@@ -160,7 +184,7 @@ impl TransmitQueue {
                 .with(EthSegment::L4_CSUM, checksum)
                 .with(EthSegment::MSS, gso.map_or(0, |gso| gso.size))
                 // CAST: At most `MAX_INLINE`.
-                .with(EthSegment::INLINE_HDR_SZ, inline as u64);
+                .with(EthSegment::INLINE_HDR_SZ, headers.len() as u64);
             let (start, rest) = entry.split_at_mut(CtrlSegment::SIZE + EthSegment::SIZE);
             let (to_ctrl, to_eth) = start.split_at_mut(CtrlSegment::SIZE);
             to_ctrl.copy_from_slice(ctrl.bytes());
@@ -225,11 +249,51 @@ impl Transmitted {
     }
 }
 
-/// Frees a packet that was transmitted and returns its bytes for the byte queue limits.
-pub(crate) fn consume(skb: MappedSkb, budget: &Budget<'_>) -> u32 {
-    let bytes = wire_bytes(skb.skb());
+/// The first `len` bytes of a packet as they go into its queue entry, with VLAN tag `vlan` behind the
+/// two addresses. `None` if they are not in the head of the packet, or are too long.
+fn inline_headers<'a>(
+    room: &'a mut [u8; MAX_INLINE],
+    head: &[u8],
+    len: usize,
+    vlan: Option<u16>,
+) -> Option<&'a [u8]> {
+    let head = head.get(..len)?;
+    match vlan {
+        None => {
+            let headers = room.get_mut(..len)?;
+            headers.copy_from_slice(head);
+            Some(headers)
+        }
+        Some(tag) => {
+            let (addresses, rest) = head.split_at_checked(2 * ETH_ALEN)?;
+            let headers = room.get_mut(..len + VLAN_HLEN)?;
+            let (to_addresses, to_rest) = headers.split_at_mut(addresses.len());
+            let (to_tag, to_rest) = to_rest.split_at_mut(VLAN_HLEN);
+            to_addresses.copy_from_slice(addresses);
+            let [high, low] = tag.to_be_bytes();
+            to_tag.copy_from_slice(&[0x81, 0x00, high, low]);
+            to_rest.copy_from_slice(rest);
+            Some(headers)
+        }
+    }
+}
+
+/// What was transmitted for a packet of the stack.
+pub(crate) struct Sent {
+    /// Packets on the wire: of an LSO packet, its segments.
+    pub(crate) packets: u32,
+    /// Their bytes, as the byte queue limits have counted them.
+    pub(crate) bytes: u32,
+}
+
+/// Frees a packet that was transmitted.
+pub(crate) fn consume(skb: MappedSkb, budget: &Budget<'_>) -> Sent {
+    let sent = Sent {
+        packets: skb.skb().gso().map_or(1, |gso| gso.segs.max(1).into()),
+        bytes: wire_bytes(skb.skb()),
+    };
     skb.consume(budget);
-    bytes
+    sent
 }
 
 /// Bytes of a packet on the wire: of an LSO packet, those of all of its segments.

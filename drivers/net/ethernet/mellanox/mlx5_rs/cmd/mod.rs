@@ -1,22 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The command interface: one command at a time in entry 0 of the command queue, polled.
+//! The command interface.
+//!
+//! Each entry of the command queue takes a command. Completed ones are reported by an event, or are
+//! looked for while there is no event queue yet.
 
 use kernel::{
-    device::{
-        Bound,
-        Device, //
-    },
+    fmt,
     io::poll::read_poll_timeout,
-    new_mutex,
+    new_condvar, new_mutex,
     prelude::*,
     sync::{
-        aref::ARef,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         barrier::{
             dma_mb,
             Read,
             Write, //
         },
+        CondVar,
         Mutex, //
     },
     time::Delta,
@@ -25,7 +29,9 @@ use kernel::{
 use crate::{
     glue::{
         BarIo,
-        DmaBuffer, //
+        BoundDevice,
+        DmaBuffer,
+        Event, //
     },
     regs,
     wire::{
@@ -59,9 +65,14 @@ const MAX_LENGTH: usize = INLINE_DATA + MAILBOXES * MAILBOX_DATA;
 /// Size of the command queue page.
 const QUEUE_PAGE: usize = 4096;
 
+/// Commands that can be on their way, if the queue has that many entries.
+const MAX_SLOTS: usize = 8;
+
 const POLL_INTERVAL: Delta = Delta::from_micros(20);
-/// The device answers every command well before this.
-const TIMEOUT: Delta = Delta::from_secs(60);
+/// Milliseconds between looks at a command whose event does not come.
+const LOOK_MS: u32 = 100;
+/// The device answers every command well before this many milliseconds.
+const TIMEOUT_MS: u32 = 60_000;
 
 /// Status of a command as the device reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,13 +92,11 @@ impl Status {
     }
 }
 
-/// Memory that is shared with the device for one command.
+/// An entry of the command queue, with the memory that is shared with the device for its command.
 struct Slot {
-    queue: DmaBuffer,
+    index: usize,
     mailboxes: DmaBuffer,
     token: u8,
-    /// A command timed out: the device may still write to the memory.
-    dead: bool,
 }
 
 impl Slot {
@@ -135,11 +144,9 @@ impl Slot {
         }
     }
 
-    /// Reads output, from the entry and from the blocks.
+    /// Reads output from the blocks.
     fn read_output(&self, out: &mut [u8]) {
-        let len = out.len().min(INLINE_DATA);
-        let (inline, mut rest) = out.split_at_mut(len);
-        self.queue.read(OUTPUT_OFFSET, inline);
+        let mut rest = out;
         let mut block = MAILBOXES;
         while !rest.is_empty() {
             let len = rest.len().min(MAILBOX_DATA);
@@ -161,10 +168,22 @@ const STATUS_OFFSET: usize = 0x3f;
 /// The command interface of the device.
 #[pin_data]
 pub(crate) struct CommandInterface {
-    dev: ARef<Device>,
+    dev: BoundDevice,
     bar: BarIo,
+    queue: DmaBuffer,
+    log_stride: u32,
+    /// Slots without a command.
     #[pin]
-    slot: Mutex<Slot>,
+    free: Mutex<KVec<Slot>>,
+    /// A slot became free, or the interface failed.
+    #[pin]
+    freed: CondVar,
+    /// The command of each slot is complete.
+    done: KVec<Pin<KBox<Event>>>,
+    /// The device reports completed commands by events.
+    events: Atomic<bool>,
+    /// The device does not answer, or was found to be broken: it gets no more commands.
+    failed: Atomic<bool>,
 }
 
 impl CommandInterface {
@@ -174,10 +193,7 @@ impl CommandInterface {
     ///
     /// `ENODEV` if the interface revision is not known, `ETIMEDOUT` if the device does not get
     /// ready, `ENOMEM`.
-    pub(crate) fn new<'a>(
-        dev: &'a Device<Bound>,
-        bar: BarIo,
-    ) -> Result<impl PinInit<Self, Error> + 'a> {
+    pub(crate) fn new(dev: &BoundDevice, bar: BarIo) -> Result<impl PinInit<Self, Error>> {
         read_poll_timeout(
             || Ok(bar.read32(regs::INITIALIZING)),
             |value| value & regs::INITIALIZING_BUSY == 0,
@@ -186,27 +202,151 @@ impl CommandInterface {
         )?;
         let revision = bar.read32(regs::CMDIF_REVISION) >> 16;
         if revision != regs::KNOWN_CMDIF_REVISION {
-            dev_err!(dev, "unknown command interface revision {revision}\n");
+            dev_err!(dev.get(), "unknown command interface revision {revision}\n");
+            return Err(ENODEV);
+        }
+        let geometry = bar.read32(regs::CMDQ_ADDRESS_LOW);
+        let (log_size, log_stride) = (geometry >> 4 & 0xf, geometry & 0xf);
+        if log_size + log_stride > QUEUE_PAGE.ilog2() || 1 << log_stride < QueueEntry::SIZE {
+            dev_err!(dev.get(), "unknown command queue geometry {geometry:#x}\n");
             return Err(ENODEV);
         }
 
-        let queue = DmaBuffer::new(dev, QUEUE_PAGE)?;
-        let mailboxes = DmaBuffer::new(dev, 2 * MAILBOXES * MAILBOX_STRIDE)?;
+        let queue = DmaBuffer::new(dev.get(), QUEUE_PAGE)?;
+        let (mut free, mut done) = (KVec::new(), KVec::new());
+        for index in 0..MAX_SLOTS.min(1 << log_size) {
+            let slot = Slot {
+                index,
+                mailboxes: DmaBuffer::new(dev.get(), 2 * MAILBOXES * MAILBOX_STRIDE)?,
+                token: 0,
+            };
+            free.push(slot, GFP_KERNEL)?;
+            done.push(KBox::pin_init(Event::new(), GFP_KERNEL)?, GFP_KERNEL)?;
+        }
         let address = queue.dma_address();
         // CAST: The two halves of the address; the page is 4 KiB aligned.
         bar.write32(regs::CMDQ_ADDRESS_HIGH, (address >> 32) as u32);
         bar.write32(regs::CMDQ_ADDRESS_LOW, address as u32);
 
+        let dev = dev.clone();
         Ok(try_pin_init!(Self {
-            dev: dev.into(),
+            dev,
             bar,
-            slot <- new_mutex!(Slot {
-                queue,
-                mailboxes,
-                token: 0,
-                dead: false,
-            }),
-        }))
+            queue,
+            log_stride,
+            free <- new_mutex!(free),
+            freed <- new_condvar!(),
+            done,
+            events: Atomic::new(false),
+            failed: Atomic::new(false),
+        }? Error))
+    }
+
+    /// Tells whether [`CommandInterface::completed`] is called for completed commands from now on.
+    pub(crate) fn use_events(&self, events: bool) {
+        self.events.store(events, Relaxed);
+    }
+
+    /// The device reported that the commands of the slots in `slots` are complete. Any context.
+    pub(crate) fn completed(&self, slots: u32) {
+        for (index, done) in self.done.iter().enumerate() {
+            if slots & 1 << index != 0 {
+                done.complete();
+            }
+        }
+    }
+
+    /// Whether the device gets no more commands.
+    pub(crate) fn failed(&self) -> bool {
+        self.failed.load(Relaxed)
+    }
+
+    /// Gives the device up: it gets no more commands, those on their way fail, and it has no access to
+    /// memory any more, as what it uses there cannot be taken back in an orderly way. Process context.
+    pub(crate) fn fail(&self, why: fmt::Arguments<'_>) {
+        if self.failed.xchg(true, Relaxed) {
+            return;
+        }
+        dev_err!(self.dev.get(), "{why}: the device is not used any more\n");
+        let state = self.bar.read32(regs::CMDQ_ADDRESS_LOW) & !regs::NIC_INTERFACE;
+        self.bar
+            .write32(regs::CMDQ_ADDRESS_LOW, state | regs::NIC_INTERFACE_DISABLED);
+        self.dev.stop_dma();
+        self.completed(u32::MAX);
+        // Whoever did not see that it failed waits by now.
+        drop(self.free.lock());
+        self.freed.notify_all();
+    }
+
+    /// Whether the function is gone from its bus.
+    pub(crate) fn removed(&self) -> bool {
+        // No firmware has this version.
+        self.bar.read32(regs::FW_REVISION) == u32::MAX
+    }
+
+    /// Takes a slot, waiting for one.
+    fn take_slot(&self) -> Result<Slot> {
+        let mut free = self.free.lock();
+        loop {
+            if self.failed() {
+                return Err(ENODEV);
+            }
+            match free.pop() {
+                Some(slot) => return Ok(slot),
+                None => self.freed.wait(&mut free),
+            }
+        }
+    }
+
+    fn give_back(&self, slot: Slot) {
+        // The list has been as long as that before.
+        let _ = self.free.lock().push(slot, GFP_KERNEL);
+        self.freed.notify_one();
+    }
+
+    fn entry(&self, slot: &Slot) -> usize {
+        slot.index << self.log_stride
+    }
+
+    /// The status byte of the entry of `slot`, if its command is complete.
+    fn status(&self, slot: &Slot) -> Option<u8> {
+        let status = self.queue.read8(self.entry(slot) + STATUS_OFFSET);
+        (status & 1 == 0).then(|| {
+            // The output is read after the ownership bit.
+            dma_mb(Read);
+            status >> 1
+        })
+    }
+
+    /// Waits for the command of `slot` and returns its delivery status.
+    fn wait(&self, slot: &Slot, name: &str) -> Result<u8> {
+        let done = self.done.get(slot.index).ok_or(EINVAL)?;
+        for _ in 0..TIMEOUT_MS / LOOK_MS {
+            let look = |status: &Option<u8>| status.is_some() || self.failed();
+            if self.events.load(Relaxed) {
+                // An event may be lost, or be that of an earlier command.
+                let _ = done.wait(LOOK_MS);
+                done.reset();
+            } else {
+                let _ = read_poll_timeout(
+                    || Ok(self.status(slot)),
+                    look,
+                    POLL_INTERVAL,
+                    Delta::from_millis(LOOK_MS.into()),
+                );
+            }
+            if let Some(status) = self.status(slot) {
+                return Ok(status);
+            }
+            if self.removed() {
+                self.fail(fmt!("the device is gone"));
+            }
+            if self.failed() {
+                return Err(ENODEV);
+            }
+        }
+        self.fail(fmt!("command {name} timed out"));
+        Err(ETIMEDOUT)
     }
 
     /// Executes a command without a list after its input.
@@ -216,7 +356,7 @@ impl CommandInterface {
 
     /// Executes a command: `op_mod` is its variant, `list` follows the fixed input.
     ///
-    /// May sleep.
+    /// May sleep. Several commands can be on their way.
     ///
     /// # Errors
     ///
@@ -239,13 +379,31 @@ impl CommandInterface {
         for (to, from) in input.bytes_mut().iter_mut().zip(header.bytes()) {
             *to |= *from;
         }
-
-        let mut slot = self.slot.lock();
-        if slot.dead {
-            return Err(ENODEV);
+        let mut slot = self.take_slot()?;
+        let output = self.run::<C>(&mut slot, &input, list);
+        self.give_back(slot);
+        let output = output?;
+        let header = StatusOut::from_prefix(output.bytes());
+        // CAST: The field has 8 bits.
+        let status = Status(header.get(StatusOut::STATUS) as u8);
+        if status != Status::OK {
+            dev_dbg!(
+                self.dev.get(),
+                "command {} failed: status {:#x}, syndrome {:#x}\n",
+                C::NAME,
+                status.0,
+                header.get(StatusOut::SYNDROME)
+            );
+            return Err(status.error());
         }
+        Ok(output)
+    }
+
+    /// Has the device execute a command in `slot`, and returns its output.
+    fn run<C: Command>(&self, slot: &mut Slot, input: &C::In, list: &[u8]) -> Result<C::Out> {
         slot.token = slot.token.wrapping_add(1).max(1);
         let blocks = |length: usize| length.saturating_sub(INLINE_DATA).div_ceil(MAILBOX_DATA);
+        let input_length = C::In::SIZE + list.len();
         let mut entry = QueueEntry::zeroed()
             .with(QueueEntry::TYPE, TRANSPORT_PCI)
             // CAST: Lengths are at most `MAX_LENGTH`.
@@ -267,47 +425,25 @@ impl CommandInterface {
         }
         slot.write_input(0, rest);
         slot.write_input(rest.len(), list);
-        slot.queue.write(0, entry.bytes());
+        self.queue.write(self.entry(slot), entry.bytes());
         // Entry and mailboxes are in memory before the device is told to fetch them.
         dma_mb(Write);
-        self.bar.write32(regs::CMD_DOORBELL, 1);
+        self.bar.write32(regs::CMD_DOORBELL, 1 << slot.index);
 
-        let status = read_poll_timeout(
-            || Ok(slot.queue.read8(STATUS_OFFSET)),
-            |status| status & 1 == 0,
-            POLL_INTERVAL,
-            TIMEOUT,
-        )
-        .inspect_err(|_| {
-            slot.dead = true;
-            dev_err!(self.dev, "command {} timed out\n", C::NAME);
-        })?;
-        // The output is read after the ownership bit.
-        dma_mb(Read);
-        let delivery = status >> 1;
+        let delivery = self.wait(slot, C::NAME)?;
         if delivery != 0 {
             dev_err!(
-                self.dev,
+                self.dev.get(),
                 "command {} not delivered: {delivery:#x}\n",
                 C::NAME
             );
             return Err(EIO);
         }
         let mut output = C::Out::zeroed();
-        slot.read_output(output.bytes_mut());
-        let header = StatusOut::from_prefix(output.bytes());
-        // CAST: The field has 8 bits.
-        let status = Status(header.get(StatusOut::STATUS) as u8);
-        if status != Status::OK {
-            dev_dbg!(
-                self.dev,
-                "command {} failed: status {:#x}, syndrome {:#x}\n",
-                C::NAME,
-                status.0,
-                header.get(StatusOut::SYNDROME)
-            );
-            return Err(status.error());
-        }
+        let out = output.bytes_mut();
+        let (inline, rest) = out.split_at_mut(out.len().min(INLINE_DATA));
+        self.queue.read(self.entry(slot) + OUTPUT_OFFSET, inline);
+        slot.read_output(rest);
         Ok(output)
     }
 }

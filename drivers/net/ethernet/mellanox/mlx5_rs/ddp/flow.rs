@@ -428,7 +428,7 @@ impl Flow {
             }
             tags.outstanding
         };
-        if outstanding > 0 {
+        if outstanding > 0 && !self.napi.internal.lock().failed() {
             // If this times out, what follows stops the device as well.
             let _ = self.state.drained.wait(TIMEOUT_MS);
         }

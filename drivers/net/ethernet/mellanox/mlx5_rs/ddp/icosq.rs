@@ -233,9 +233,14 @@ impl InternalQueue {
         self.sq.object().completed(wqe_counter)
     }
 
-    /// Notes that an entry failed.
+    /// Notes that an entry failed, or the device as a whole.
     pub(crate) fn fail(&mut self) {
         self.failed = true;
+    }
+
+    /// Whether the device executes nothing of the queue any more.
+    pub(crate) fn failed(&self) -> bool {
+        self.failed
     }
 
     /// Gives the blocks up to the entry at counter `last` back, until there is something to be done.

@@ -11,6 +11,9 @@ layouts! {
         NVMEOTCP_DDGST_OK: 0xa, 1;
         NVMEOTCP_ZC: 0xb, 1;
         CHECK_SUM: 0xa0, 16;
+        /// The VLAN tag was taken out of the packet, it is in [`Cqe::VLAN_INFO`].
+        CV: 0xef, 1;
+        VLAN_INFO: 0xf0, 16;
         L4_OK: 0xe5, 1;
         L3_OK: 0xe6, 1;
         L2_OK: 0xe7, 1;
