@@ -286,13 +286,15 @@ def kunit(step, results):
 
 
 def kselftests(step, results):
-    """Our kselftests on the demo's topology."""
+    """Our kselftests on the demo's topology, each with the fault plan beside it if there is one."""
     timeout = 1500
     tests = [name for name in overlay.overlay_files() if name.startswith("tools/testing/selftests/") and os.access(REPO / name, os.X_OK)]
     settings = {"DRIVER": "mlx5_rs", "HOST": "rs"}
     for name in tests:
+        plan = (REPO / name).with_suffix(".toml")
         guest = vm.Guest(
             run=f"cd /opt/kernel/{Path(name).parent} && python3 -B ./{Path(name).name}", ports=2, timeout=timeout, topology=settings,
+            faults=plan.read_text() if plan.exists() else None,
         )
         outcome, output = in_vm(step, guest)
         add_ktap(results, Path(name).name, output, outcome, timeout)

@@ -1,0 +1,201 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+
+"""
+mlx5_rs on a device that fails: each fault is seen and counted, and traffic
+goes on.
+
+Needs the device model with the fault plan mlx5_rs_faults.toml. A UDP datagram
+to a port that the plan names triggers a fault.
+"""
+
+import os
+import socket
+import time
+
+from lib.py import KsftNamedVariant, KsftSkipEx, NetDrvEpEnv
+from lib.py import cmd, defer, ip
+from lib.py import ksft_disruptive, ksft_eq, ksft_exit, ksft_ge, ksft_gt
+from lib.py import ksft_ne, ksft_run, ksft_true, ksft_variants
+
+# Seconds in which the driver has to be back.
+PATIENCE = 20
+
+
+def _trigger(cfg, port):
+    """Make a fault happen."""
+    family = socket.AF_INET6 if cfg.addr_ipver == "6" else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.sendto(b"x", (cfg.remote_addr, port))
+
+
+def _ping(cfg, count=1):
+    return cmd(f"ping -q -i 0.05 -c {count} -W 1 {cfg.remote_addr}",
+               fail=False).ret == 0
+
+
+def _wait_for(condition):
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _counters(cfg, wanted):
+    """A counter of all channels together."""
+    for line in cmd(f"ethtool -S {cfg.ifname}").stdout.splitlines()[1:]:
+        name, value = line.split(":")
+        if name.strip() == wanted:
+            return int(value)
+    raise KeyError(wanted)
+
+
+def _traffic_resumes(cfg):
+    ksft_true(_wait_for(lambda: _ping(cfg)), "traffic resumes")
+    ksft_true(_ping(cfg, 20), "and goes on")
+
+
+_broken_queues = [
+    KsftNamedVariant("sq_error", 7001, "tx_errors"),
+    KsftNamedVariant("rq_error", 7002, "rx_errors"),
+    KsftNamedVariant("rq_length_lie", 7004, "rx_errors"),
+    KsftNamedVariant("rq_opcode_lie", 7005, "rx_errors"),
+    KsftNamedVariant("rq_owner_lie", 7006, "recover"),
+    KsftNamedVariant("rq_repeated", 7007, "rx_errors"),
+    KsftNamedVariant("sq_counter_lie", 7008, "tx_errors"),
+    KsftNamedVariant("sq_repeated", 7009, "tx_errors"),
+    KsftNamedVariant("sq_opcode_lie", 7010, "tx_errors"),
+]
+
+
+@ksft_variants(_broken_queues)
+@ksft_disruptive
+def queue_recovers(cfg, port, counter):
+    """A queue that fails, or a device that lies: counted, made anew."""
+    errors = _counters(cfg, counter)
+    recovered = _counters(cfg, "recover")
+    _trigger(cfg, port)
+
+    def seen():
+        _ping(cfg)
+        return _counters(cfg, "recover") > recovered
+
+    ksft_true(_wait_for(seen), "the queues are made anew")
+    ksft_gt(_counters(cfg, counter), errors, counter)
+    _traffic_resumes(cfg)
+
+
+_lost = [
+    KsftNamedVariant("interrupt", 7011),
+    KsftNamedVariant("event", 7013),
+]
+
+
+@ksft_variants(_lost)
+@ksft_disruptive
+def lost_wakeup(cfg, port):
+    """An interrupt or an event of a channel is lost."""
+    _trigger(cfg, port)
+    _traffic_resumes(cfg)
+
+
+def _set_mtu(cfg, mtu, fail=True):
+    return cmd(f"ip link set dev {cfg.ifname} mtu {mtu}", fail=fail).ret
+
+
+@ksft_disruptive
+def lost_command_interrupt(cfg):
+    """The interrupt of a command is lost."""
+    before = cfg.dev["mtu"]
+    _trigger(cfg, 7012)
+    _set_mtu(cfg, before - 100)
+    defer(_set_mtu, cfg, before)
+    _traffic_resumes(cfg)
+
+
+_failing_commands = [
+    KsftNamedVariant("create_rq", 7014),
+    KsftNamedVariant("create_tir", 7015),
+]
+
+
+@ksft_variants(_failing_commands)
+@ksft_disruptive
+def failed_command(cfg, port):
+    """A command fails in the middle of a change, which is undone."""
+    before = cfg.dev["mtu"]
+    _trigger(cfg, port)
+    ksft_ne(_set_mtu(cfg, before - 100, fail=False), 0, "refused")
+    mtu = ip(f"link show dev {cfg.ifname}", json=True)[0]["mtu"]
+    ksft_eq(mtu, before)
+    _traffic_resumes(cfg)
+    # Nothing is left of it.
+    _set_mtu(cfg, before - 100)
+    defer(_set_mtu, cfg, before)
+    _traffic_resumes(cfg)
+
+
+def _bus_device(cfg):
+    return os.path.realpath(f"/sys/class/net/{cfg.ifname}/device")
+
+
+def _is_dead(cfg):
+    """Whether the interface is detached."""
+    return cmd(f"ethtool -l {cfg.ifname}", fail=False).ret != 0
+
+
+@ksft_disruptive
+def fatal_health(cfg):
+    """The device is given up at once, and works after a new start."""
+    address = os.path.basename(_bus_device(cfg))
+    driver = "/sys/bus/pci/drivers/mlx5_rs"
+    _trigger(cfg, 7020)
+    ksft_true(_wait_for(lambda: _is_dead(cfg)), "the device is given up")
+    start = time.monotonic()
+    ip(f"link set dev {cfg.ifname} down")
+    ksft_ge(5, time.monotonic() - start, "commands fail at once")
+    for act in ("unbind", "bind"):
+        with open(f"{driver}/{act}", "w", encoding="utf-8") as file:
+            file.write(address)
+    names = f"/sys/bus/pci/devices/{address}/net"
+    ksft_true(_wait_for(lambda: os.path.isdir(names)), "it is there again")
+    ksft_eq(os.listdir(names), [cfg.ifname])
+    for version in ("4", "6"):
+        if cfg.addr_v[version]:
+            length = {"4": 24, "6": 64}[version]
+            nodad = " nodad" if version == "6" else ""
+            ip(f"addr add {cfg.addr_v[version]}/{length} dev {cfg.ifname}{nodad}")
+    ip(f"link set dev {cfg.ifname} up")
+    _traffic_resumes(cfg)
+
+
+@ksft_disruptive
+def surprise_removal(cfg):
+    """The device is gone: commands fail at once, removing does not hang."""
+    path = _bus_device(cfg)
+    _trigger(cfg, 7021)
+    ksft_true(_wait_for(lambda: _is_dead(cfg)), "the device is given up")
+    start = time.monotonic()
+    with open(f"{path}/remove", "w", encoding="utf-8") as file:
+        file.write("1")
+    ksft_ge(10, time.monotonic() - start, "removed in time")
+    ksft_true(not os.path.exists(path))
+
+
+def main() -> None:
+    """ Ksft boiler plate main """
+    with NetDrvEpEnv(__file__, nsim_test=False) as cfg:
+        driver = os.path.realpath(f"/sys/class/net/{cfg.ifname}/device/driver")
+        if os.path.basename(driver) != "mlx5_rs":
+            raise KsftSkipEx("only for mlx5_rs on the device model")
+        # The last ones end the device.
+        ksft_run([queue_recovers, lost_wakeup, lost_command_interrupt,
+                  failed_command, fatal_health, surprise_removal],
+                 args=(cfg, ))
+    ksft_exit()
+
+
+if __name__ == "__main__":
+    main()
