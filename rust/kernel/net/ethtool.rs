@@ -165,6 +165,26 @@ pub struct LinkSettings {
     pub duplex: Option<Duplex>,
 }
 
+/// Flow control of a link by pause frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PauseParam {
+    /// Both ends of the link negotiate it.
+    pub autoneg: bool,
+    /// Pause frames that are received are obeyed.
+    pub rx: bool,
+    /// Pause frames are sent.
+    pub tx: bool,
+}
+
+/// Pause frames that were counted; nothing where the device does not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PauseStats {
+    /// Pause frames received.
+    pub rx_frames: Option<u64>,
+    /// Pause frames sent.
+    pub tx_frames: Option<u64>,
+}
+
 /// Takes the private statistics of a device (`ethtool -S`).
 pub struct Stats<'a> {
     count: usize,
@@ -230,6 +250,16 @@ pub trait Operations: Driver {
 
     /// Locations of rules of receive classification. For drivers with [`Self::insert_rx_rule`].
     const RX_RULE_LOCATIONS: u32 = 0;
+
+    /// Returns how pause frames are used; the default if the device does not tell.
+    fn get_pauseparam(_dev: &Device<Self>) -> PauseParam {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Returns how many pause frames there were.
+    fn get_pause_stats(_dev: &Device<Self>) -> PauseStats {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
 
     /// Adds the private statistics: the same names in the same order each time.
     fn get_ethtool_stats(_dev: &Device<Self>, _stats: &mut Stats<'_>) {
@@ -437,6 +467,16 @@ impl<T: Operations> Adapter<T> {
         } else {
             None
         },
+        get_pauseparam: if T::HAS_GET_PAUSEPARAM {
+            Some(Self::get_pauseparam)
+        } else {
+            None
+        },
+        get_pause_stats: if T::HAS_GET_PAUSE_STATS {
+            Some(Self::get_pause_stats)
+        } else {
+            None
+        },
         get_sset_count: if T::HAS_GET_ETHTOOL_STATS {
             Some(Self::get_sset_count)
         } else {
@@ -583,6 +623,43 @@ impl<T: Operations> Adapter<T> {
             base.autoneg = bindings::AUTONEG_DISABLE as u8;
             Ok(0)
         })
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::get_drvinfo`].
+    unsafe extern "C" fn get_pauseparam(
+        dev: *mut bindings::net_device,
+        param: *mut bindings::ethtool_pauseparam,
+    ) {
+        // SAFETY: As in `get_drvinfo()`.
+        let dev = unsafe { Device::<T>::from_raw(dev) };
+        let PauseParam { autoneg, rx, tx } = T::get_pauseparam(dev);
+        // SAFETY: The core passes an initialised structure that is exclusively ours.
+        let param = unsafe { &mut *param };
+        param.autoneg = autoneg.into();
+        param.rx_pause = rx.into();
+        param.tx_pause = tx.into();
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::get_drvinfo`].
+    unsafe extern "C" fn get_pause_stats(
+        dev: *mut bindings::net_device,
+        stats: *mut bindings::ethtool_pause_stats,
+    ) {
+        // SAFETY: As in `get_drvinfo()`.
+        let counted = T::get_pause_stats(unsafe { Device::<T>::from_raw(dev) });
+        // SAFETY: The core passes a structure that is exclusively ours, in which every counter says
+        // that it was not set.
+        let stats = unsafe { &mut (*stats).__bindgen_anon_1.stats };
+        if let Some(frames) = counted.rx_frames {
+            stats.rx_pause_frames = frames;
+        }
+        if let Some(frames) = counted.tx_frames {
+            stats.tx_pause_frames = frames;
+        }
     }
 
     /// # Safety

@@ -113,6 +113,21 @@ impl Operations for Test {
         Ok(())
     }
 
+    fn get_pauseparam(_dev: &Device<Self>) -> PauseParam {
+        PauseParam {
+            autoneg: false,
+            rx: true,
+            tx: false,
+        }
+    }
+
+    fn get_pause_stats(_dev: &Device<Self>) -> PauseStats {
+        PauseStats {
+            rx_frames: Some(3),
+            tx_frames: None,
+        }
+    }
+
     fn get_channels(dev: &Device<Self>) -> Channels {
         Channels {
             count: dev.data().state.lock().channels,
@@ -321,6 +336,31 @@ mod cases {
         assert_eq!(coalesce.rx_coalesce_usecs, 10);
         assert_eq!(coalesce.tx_max_coalesced_frames, 20);
         assert_eq!(call!(get_rx_ring_count(raw)), 3);
+        Ok(())
+    }
+
+    #[test]
+    fn pause_frames_are_reported_as_far_as_they_are_counted() -> Result {
+        const NOT_SET: u64 = u64::MAX;
+
+        let faux = faux::Registration::new(c"rust_net_kunit", None)?;
+        let dev = register(&faux)?;
+        let mut param = bindings::ethtool_pauseparam {
+            tx_pause: 1,
+            ..Default::default()
+        };
+        call!(get_pauseparam(dev.as_raw(), &mut param));
+        assert_eq!((param.autoneg, param.rx_pause, param.tx_pause), (0, 1, 0));
+        let mut stats = bindings::ethtool_pause_stats::default();
+        // SAFETY: All parts of the union are counters.
+        let counters = unsafe { &mut stats.__bindgen_anon_1.stats };
+        counters.rx_pause_frames = NOT_SET;
+        counters.tx_pause_frames = NOT_SET;
+        call!(get_pause_stats(dev.as_raw(), &mut stats));
+        // SAFETY: As above.
+        let counters = unsafe { stats.__bindgen_anon_1.stats };
+        assert_eq!(counters.rx_pause_frames, 3);
+        assert_eq!(counters.tx_pause_frames, NOT_SET);
         Ok(())
     }
 

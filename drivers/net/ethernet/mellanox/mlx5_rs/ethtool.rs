@@ -17,6 +17,8 @@ use kernel::{
             LinkSettings,
             Moderation,
             Operations,
+            PauseParam,
+            PauseStats,
             RingParam,
             RxAction,
             RxRule,
@@ -44,7 +46,12 @@ use crate::{
         KEY_LEN,
         TABLE_SIZE, //
     },
-    stats::Counters,
+    stats::{
+        Counters,
+        PORT_COUNTERS,
+        RX_PAUSE,
+        TX_PAUSE, //
+    },
     steering, //
 };
 
@@ -166,6 +173,26 @@ impl Operations for Mlx5Netdev {
         })
     }
 
+    fn get_pauseparam(dev: &Device<Self>) -> PauseParam {
+        let pause = dev.data().hca.pause();
+        pause.map_or_else(
+            |_| PauseParam::default(),
+            |pause| PauseParam {
+                autoneg: false,
+                rx: pause.rx,
+                tx: pause.tx,
+            },
+        )
+    }
+
+    fn get_pause_stats(dev: &Device<Self>) -> PauseStats {
+        let counters = dev.data().hca.port_counters().ok();
+        PauseStats {
+            rx_frames: counters.as_ref().map(|counters| RX_PAUSE.value(counters)),
+            tx_frames: counters.as_ref().map(|counters| TX_PAUSE.value(counters)),
+        }
+    }
+
     fn get_ethtool_stats(dev: &Device<Self>, stats: &mut Stats<'_>) {
         let data = dev.data();
         for (at, name) in Counters::NAMES.iter().enumerate() {
@@ -181,6 +208,14 @@ impl Operations for Mlx5Netdev {
                     _ => stats.add(fmt!("ch{index}_{name}"), value),
                 }
             }
+        }
+        // Names stay in their places, whatever the device says.
+        let counters = data.hca.port_counters();
+        for (name, counter) in PORT_COUNTERS {
+            let value = counters
+                .as_ref()
+                .map_or(0, |counters| counter.value(counters));
+            stats.add(fmt!("{name}"), value);
         }
     }
 

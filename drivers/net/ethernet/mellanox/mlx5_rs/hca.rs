@@ -184,6 +184,14 @@ pub(crate) enum Health {
     Gone,
 }
 
+/// Use of pause frames.
+pub(crate) struct Pause {
+    /// They are obeyed.
+    pub(crate) rx: bool,
+    /// They are sent.
+    pub(crate) tx: bool,
+}
+
 /// ENABLE_HCA was done.
 struct Enabled(Arc<CommandInterface>);
 
@@ -412,21 +420,25 @@ impl Hca {
 
     /// Longest frame of the port in bytes, with its FCS.
     pub(crate) fn max_frame(&self) -> Result<u32> {
-        let register: PmtuRegister =
-            self.access_register(REGISTER_PMTU, PmtuRegister::zeroed(), true)?;
+        let register = PmtuRegister::zeroed().with(PmtuRegister::LOCAL_PORT, PORT);
+        let register = self.access_register(REGISTER_PMTU, register, true)?;
         Ok(register.get32(PmtuRegister::MAX_MTU))
     }
 
     /// Sets the longest frame of the port, in bytes with its FCS.
     pub(crate) fn set_max_frame(&self, bytes: u32) -> Result {
-        let register = PmtuRegister::zeroed().with(PmtuRegister::ADMIN_MTU, bytes);
+        let register = PmtuRegister::zeroed()
+            .with(PmtuRegister::LOCAL_PORT, PORT)
+            .with(PmtuRegister::ADMIN_MTU, bytes);
         self.access_register(REGISTER_PMTU, register, false)?;
         Ok(())
     }
 
     /// Speed of the link in Mbit/s, if there is one and the device tells.
     pub(crate) fn speed(&self) -> Result<Option<u32>> {
-        let register = PtysRegister::zeroed().with(PtysRegister::PROTO_MASK, 4u32);
+        let register = PtysRegister::zeroed()
+            .with(PtysRegister::LOCAL_PORT, PORT)
+            .with(PtysRegister::PROTO_MASK, 4u32);
         let register = self.access_register(REGISTER_PTYS, register, true)?;
         let mode = register.get32(PtysRegister::ETH_PROTO_OPER);
         let speed = SPEEDS.iter().find(|(modes, _)| modes & mode != 0);
@@ -436,10 +448,28 @@ impl Hca {
     /// Switches the port on or off.
     pub(crate) fn set_port(&self, up: bool) -> Result {
         let register = PaosRegister::zeroed()
+            .with(PaosRegister::LOCAL_PORT, PORT)
             .with(PaosRegister::ADMIN_STATUS, if up { 1u32 } else { 2 })
             .with(PaosRegister::ASE, 1u32);
         self.access_register(REGISTER_PAOS, register, false)?;
         Ok(())
+    }
+
+    /// How the port uses pause frames.
+    pub(crate) fn pause(&self) -> Result<Pause> {
+        let register = PfccRegister::zeroed().with(PfccRegister::LOCAL_PORT, PORT);
+        let register = self.access_register(REGISTER_PFCC, register, true)?;
+        Ok(Pause {
+            rx: register.get(PfccRegister::PPRX) != 0,
+            tx: register.get(PfccRegister::PPTX) != 0,
+        })
+    }
+
+    /// What the port counts.
+    pub(crate) fn port_counters(&self) -> Result<IeeeCounters> {
+        let register = PpcntRegister::zeroed().with(PpcntRegister::LOCAL_PORT, PORT);
+        let register = self.access_register(REGISTER_PPCNT, register, true)?;
+        Ok(register.extract(PpcntRegister::COUNTER_SET))
     }
 
     fn access_register<R: Layout>(&self, id: u32, register: R, read: bool) -> Result<R> {
@@ -454,3 +484,8 @@ impl Hca {
 const REGISTER_PMTU: u32 = 0x5003;
 const REGISTER_PTYS: u32 = 0x5004;
 const REGISTER_PAOS: u32 = 0x5006;
+const REGISTER_PFCC: u32 = 0x5007;
+const REGISTER_PPCNT: u32 = 0x5008;
+
+/// The port of the function, for registers.
+const PORT: u32 = 1;

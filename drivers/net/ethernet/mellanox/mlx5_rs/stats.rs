@@ -7,6 +7,12 @@ use kernel::sync::atomic::{
     Relaxed, //
 };
 
+use crate::wire::{
+    ctx::IeeeCounters,
+    Field,
+    Layout, //
+};
+
 macro_rules! counters {
     ($( $(#[$meta:meta])* $name:ident, )*) => {
         /// Counters of one channel since the device exists.
@@ -95,3 +101,105 @@ impl Default for Counter {
         Self(Atomic::new(0))
     }
 }
+
+/// A counter of the port.
+#[derive(Clone, Copy)]
+pub(crate) struct PortCounter {
+    high: Field<IeeeCounters>,
+    low: Field<IeeeCounters>,
+}
+
+impl PortCounter {
+    /// Its value among all.
+    pub(crate) fn value(self, counters: &IeeeCounters) -> u64 {
+        counters.get(self.high) << 32 | counters.get(self.low)
+    }
+}
+
+/// Pause frames received.
+pub(crate) const RX_PAUSE: PortCounter = PortCounter {
+    high: IeeeCounters::A_PAUSE_MAC_CTRL_FRAMES_RECEIVED_HIGH,
+    low: IeeeCounters::A_PAUSE_MAC_CTRL_FRAMES_RECEIVED_LOW,
+};
+
+/// Pause frames sent.
+pub(crate) const TX_PAUSE: PortCounter = PortCounter {
+    high: IeeeCounters::A_PAUSE_MAC_CTRL_FRAMES_TRANSMITTED_HIGH,
+    low: IeeeCounters::A_PAUSE_MAC_CTRL_FRAMES_TRANSMITTED_LOW,
+};
+
+/// Counters of the port by the names that tools know.
+pub(crate) const PORT_COUNTERS: [(&str, PortCounter); 12] = [
+    (
+        "rx_packets_phy",
+        PortCounter {
+            high: IeeeCounters::A_FRAMES_RECEIVED_OK_HIGH,
+            low: IeeeCounters::A_FRAMES_RECEIVED_OK_LOW,
+        },
+    ),
+    (
+        "tx_packets_phy",
+        PortCounter {
+            high: IeeeCounters::A_FRAMES_TRANSMITTED_OK_HIGH,
+            low: IeeeCounters::A_FRAMES_TRANSMITTED_OK_LOW,
+        },
+    ),
+    (
+        "rx_bytes_phy",
+        PortCounter {
+            high: IeeeCounters::A_OCTETS_RECEIVED_OK_HIGH,
+            low: IeeeCounters::A_OCTETS_RECEIVED_OK_LOW,
+        },
+    ),
+    (
+        "tx_bytes_phy",
+        PortCounter {
+            high: IeeeCounters::A_OCTETS_TRANSMITTED_OK_HIGH,
+            low: IeeeCounters::A_OCTETS_TRANSMITTED_OK_LOW,
+        },
+    ),
+    (
+        "rx_multicast_phy",
+        PortCounter {
+            high: IeeeCounters::A_MULTICAST_FRAMES_RECEIVED_OK_HIGH,
+            low: IeeeCounters::A_MULTICAST_FRAMES_RECEIVED_OK_LOW,
+        },
+    ),
+    (
+        "tx_multicast_phy",
+        PortCounter {
+            high: IeeeCounters::A_MULTICAST_FRAMES_XMITTED_OK_HIGH,
+            low: IeeeCounters::A_MULTICAST_FRAMES_XMITTED_OK_LOW,
+        },
+    ),
+    (
+        "rx_broadcast_phy",
+        PortCounter {
+            high: IeeeCounters::A_BROADCAST_FRAMES_RECEIVED_OK_HIGH,
+            low: IeeeCounters::A_BROADCAST_FRAMES_RECEIVED_OK_LOW,
+        },
+    ),
+    (
+        "tx_broadcast_phy",
+        PortCounter {
+            high: IeeeCounters::A_BROADCAST_FRAMES_XMITTED_OK_HIGH,
+            low: IeeeCounters::A_BROADCAST_FRAMES_XMITTED_OK_LOW,
+        },
+    ),
+    (
+        "rx_crc_errors_phy",
+        PortCounter {
+            high: IeeeCounters::A_FRAME_CHECK_SEQUENCE_ERRORS_HIGH,
+            low: IeeeCounters::A_FRAME_CHECK_SEQUENCE_ERRORS_LOW,
+        },
+    ),
+    (
+        "rx_oversize_pkts_phy",
+        PortCounter {
+            high: IeeeCounters::A_FRAME_TOO_LONG_ERRORS_HIGH,
+            low: IeeeCounters::A_FRAME_TOO_LONG_ERRORS_LOW,
+        },
+    ),
+    ("rx_pause_ctrl_phy", RX_PAUSE),
+    ("tx_pause_ctrl_phy", TX_PAUSE),
+];

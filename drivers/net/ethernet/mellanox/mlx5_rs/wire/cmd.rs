@@ -179,7 +179,7 @@ layouts! {
     }
 
     /// The register follows the first 16 bytes. This has room for the longest one.
-    AccessRegisterOut[0x50] "" {
+    AccessRegisterOut[0x110] "" {
         REGISTER_DATA: 0x80, 0;
     }
 

@@ -253,6 +253,51 @@ layouts! {
         ASE: 0x20, 1;
     }
 
+    /// Register PFCC.
+    PfccRegister[0x20] "pfcc_reg" {
+        LOCAL_PORT: 0x8, 8;
+        /// Pause frames are sent.
+        PPTX: 0x40, 1;
+        /// Pause frames are obeyed.
+        PPRX: 0x60, 1;
+    }
+
+    /// Register PPCNT.
+    PpcntRegister[0x100] "ppcnt_reg" {
+        LOCAL_PORT: 0x8, 8;
+        /// 0: [`IeeeCounters`].
+        GRP: 0x1a, 6;
+        COUNTER_SET: 0x40, 0;
+    }
+
+    /// Counters of IEEE 802.3, in halves.
+    IeeeCounters[0xf8] "eth_802_3_cntrs_grp_data_layout" {
+        A_FRAMES_TRANSMITTED_OK_HIGH: 0x0, 32;
+        A_FRAMES_TRANSMITTED_OK_LOW: 0x20, 32;
+        A_FRAMES_RECEIVED_OK_HIGH: 0x40, 32;
+        A_FRAMES_RECEIVED_OK_LOW: 0x60, 32;
+        A_FRAME_CHECK_SEQUENCE_ERRORS_HIGH: 0x80, 32;
+        A_FRAME_CHECK_SEQUENCE_ERRORS_LOW: 0xa0, 32;
+        A_OCTETS_TRANSMITTED_OK_HIGH: 0x100, 32;
+        A_OCTETS_TRANSMITTED_OK_LOW: 0x120, 32;
+        A_OCTETS_RECEIVED_OK_HIGH: 0x140, 32;
+        A_OCTETS_RECEIVED_OK_LOW: 0x160, 32;
+        A_MULTICAST_FRAMES_XMITTED_OK_HIGH: 0x180, 32;
+        A_MULTICAST_FRAMES_XMITTED_OK_LOW: 0x1a0, 32;
+        A_BROADCAST_FRAMES_XMITTED_OK_HIGH: 0x1c0, 32;
+        A_BROADCAST_FRAMES_XMITTED_OK_LOW: 0x1e0, 32;
+        A_MULTICAST_FRAMES_RECEIVED_OK_HIGH: 0x200, 32;
+        A_MULTICAST_FRAMES_RECEIVED_OK_LOW: 0x220, 32;
+        A_BROADCAST_FRAMES_RECEIVED_OK_HIGH: 0x240, 32;
+        A_BROADCAST_FRAMES_RECEIVED_OK_LOW: 0x260, 32;
+        A_FRAME_TOO_LONG_ERRORS_HIGH: 0x300, 32;
+        A_FRAME_TOO_LONG_ERRORS_LOW: 0x320, 32;
+        A_PAUSE_MAC_CTRL_FRAMES_RECEIVED_HIGH: 0x440, 32;
+        A_PAUSE_MAC_CTRL_FRAMES_RECEIVED_LOW: 0x460, 32;
+        A_PAUSE_MAC_CTRL_FRAMES_TRANSMITTED_HIGH: 0x480, 32;
+        A_PAUSE_MAC_CTRL_FRAMES_TRANSMITTED_LOW: 0x4a0, 32;
+    }
+
     /// Tag buffer table (general object 0x21).
     TagBufferTable[0x10] "" {
         LOG_TAG_BUFFER_TABLE_SIZE: 0x7b, 5;
