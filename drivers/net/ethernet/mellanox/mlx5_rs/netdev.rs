@@ -698,7 +698,7 @@ impl netdev::Driver for Mlx5Netdev {
         QueueStatsRx {
             bytes: Some(counters.rx_bytes.get()),
             packets: Some(counters.rx_packets.get()),
-            alloc_fail: Some(counters.rx_dropped.get()),
+            alloc_fail: Some(counters.rx_alloc_fail.get() + counters.rx_dropped.get()),
             csum_unnecessary: Some(counters.rx_csum_ok.get()),
             csum_none: Some(counters.rx_csum_none.get()),
             ..QueueStatsRx::default()

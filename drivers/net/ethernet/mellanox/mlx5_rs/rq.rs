@@ -169,7 +169,9 @@ impl ReceiveQueue {
 
     /// Whether the device has no pages at all.
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.iter().all(|pages| pages[0].is_none())
+        // Those behind the next one were not given any before it.
+        let next = self.entries.get(self.index(self.consumer.into()));
+        next.is_none_or(|pages| pages[0].is_none())
     }
 
     fn index(&self, counter: u32) -> usize {

@@ -211,8 +211,11 @@ impl Receiver {
         }
         // Without memory for all entries, those that are left have to do. If there are none, only
         // another poll can get reception going again.
-        if self.rq.fill().is_err() && self.rq.is_empty() {
-            return budget.limit();
+        if self.rq.fill().is_err() {
+            counters.rx_alloc_fail.add(1);
+            if self.rq.is_empty() {
+                return budget.limit();
+            }
         }
         work
     }

@@ -48,6 +48,8 @@ counters! {
     rx_errors,
     /// Packets dropped for want of memory.
     rx_dropped,
+    /// Times that entries of the receive queue were left without pages for want of memory.
+    rx_alloc_fail,
     /// Packets with placed payload that lost their place: the command or flow is gone.
     rx_placed_dropped,
     /// Packets transmitted, each segment of one that the device segmented.
