@@ -300,7 +300,10 @@ impl Vector {
             napi <- new_spinlock_irq!(None, "mlx5_rs::events"),
         }? Error);
         // CAST: Widening.
-        let interrupt = Interrupt::new(vectors, vector as usize, handler)?;
+        let index = vector as usize;
+        // Not all interrupt controllers can.
+        let _ = vectors.prefer_cpu(index, channel.into());
+        let interrupt = Interrupt::new(vectors, index, handler)?;
         interrupt.handler().eq.arm();
         Ok(Self { interrupt })
     }

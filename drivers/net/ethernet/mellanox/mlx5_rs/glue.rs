@@ -5,6 +5,8 @@
 
 use kernel::{
     bindings,
+    cpu::CpuId,
+    cpumask::CpumaskVar,
     device::{
         Bound,
         Core,
@@ -15,6 +17,7 @@ use kernel::{
         Device as _,
         DmaMask, //
     },
+    error::to_result,
     io::{
         Io as _,
         IoBase,
@@ -401,6 +404,24 @@ impl Vectors {
             >(vectors)
         };
         Ok(Arc::new(Self(vectors), GFP_KERNEL)?)
+    }
+
+    /// Has vector `index` signal the CPU that the core chooses for queue `queue`. Before its interrupt
+    /// is requested: one that moves later may signal the CPU where it was once more, and the first
+    /// packets of the queue would be received there.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, `EINVAL` if there is no such vector, or an error of `irq_set_affinity()`.
+    pub(crate) fn prefer_cpu(&self, index: usize, queue: u32) -> Result {
+        let number = irq::IrqRequest::from(self.0.index(index)?).irq();
+        // The core chooses before the network device has a node.
+        // SAFETY: It looks at the masks of the CPUs and of the nodes.
+        let cpu = unsafe { bindings::cpumask_local_spread(queue, bindings::NUMA_NO_NODE) };
+        let mut cpus = CpumaskVar::new_zero(GFP_KERNEL)?;
+        cpus.set(CpuId::from_u32(cpu).ok_or(EINVAL)?);
+        // SAFETY: The vectors are allocated, and the mask is initialised.
+        to_result(unsafe { bindings::irq_set_affinity(number, cpus.as_raw()) })
     }
 
     /// How many there are, at least 2.
