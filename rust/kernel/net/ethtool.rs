@@ -242,6 +242,10 @@ pub trait Operations: Driver {
     /// Transformations of the hash input that the driver can be asked for.
     const SUPPORTED_INPUT_XFRM: InputXfrm = InputXfrm::NONE;
 
+    /// The device has no threshold below which packets are not split into headers and data: it is
+    /// shown as 0, and the core refuses others.
+    const NO_HDS_THRESHOLD: bool = false;
+
     /// RSS contexts at most, with that of the device itself, which is number 0.
     ///
     /// For drivers with [`Self::create_rxfh_context`]. Each context has a key, a hash function and
@@ -449,6 +453,11 @@ impl<T: Operations> Adapter<T> {
         rxfh_max_num_contexts: T::RXFH_MAX_NUM_CONTEXTS,
         supported_coalesce_params: if T::HAS_SET_COALESCE {
             bindings::ETHTOOL_COALESCE_USECS | bindings::ETHTOOL_COALESCE_MAX_FRAMES
+        } else {
+            0
+        },
+        supported_ring_params: if T::NO_HDS_THRESHOLD {
+            bindings::ethtool_supported_ring_param_ETHTOOL_RING_USE_HDS_THRS
         } else {
             0
         },

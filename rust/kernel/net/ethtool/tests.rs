@@ -94,6 +94,7 @@ impl Test {
 #[vtable]
 impl Operations for Test {
     const SUPPORTED_INPUT_XFRM: InputXfrm = InputXfrm::SYM_OR_XOR;
+    const NO_HDS_THRESHOLD: bool = true;
     const RXFH_MAX_NUM_CONTEXTS: u32 = 4;
     const RX_RULE_LOCATIONS: u32 = 16;
 
@@ -299,6 +300,10 @@ mod cases {
         assert_eq!(ops.rxfh_per_ctx_key(), 1);
         assert_eq!(ops.cap_rss_rxnfc_adds(), 0);
         assert_eq!(ops.cap_link_lanes_supported(), 0);
+        assert_eq!(
+            ops.supported_ring_params,
+            bindings::ethtool_supported_ring_param_ETHTOOL_RING_USE_HDS_THRS
+        );
     }
 
     #[test]

@@ -157,6 +157,7 @@ fn change_context(
 #[vtable]
 impl Operations for Mlx5Netdev {
     const SUPPORTED_INPUT_XFRM: InputXfrm = InputXfrm::SYM_OR_XOR;
+    const NO_HDS_THRESHOLD: bool = true;
     const RXFH_MAX_NUM_CONTEXTS: u32 = rss::MAX_CONTEXTS;
     const RX_RULE_LOCATIONS: u32 = steering::USER_RULES;
 
