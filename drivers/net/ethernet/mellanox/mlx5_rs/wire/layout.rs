@@ -103,33 +103,73 @@ impl<L: Layout> Field<L> {
     }
 }
 
+/// Positions are constants where this is inlined, so that a single load is left of it.
 #[inline(always)]
 fn get_bits(bytes: &[u8], bit: usize, width: usize) -> u64 {
     let (first, end) = (bit / 8, (bit + width).div_ceil(8));
-    let value = bytes
-        .get(first..end)
-        .unwrap_or(&[])
-        .iter()
-        .fold(0u64, |value, byte| (value << 8) | u64::from(*byte));
+    let Some(bytes) = bytes.get(first..end) else {
+        return 0;
+    };
+    let value = match end - first {
+        1 => word(bytes, |[byte]| byte.into()),
+        2 => word(bytes, |word| u16::from_be_bytes(word).into()),
+        3 => word(bytes, |[a, b, c]| u32::from_be_bytes([0, a, b, c]).into()),
+        4 => word(bytes, |word| u32::from_be_bytes(word).into()),
+        8 => word(bytes, u64::from_be_bytes),
+        _ => bytes
+            .iter()
+            .fold(0u64, |value, byte| (value << 8) | u64::from(*byte)),
+    };
     (value >> (end * 8 - bit - width)) & mask(width)
 }
 
+#[inline(always)]
+fn word<const N: usize>(bytes: &[u8], value: impl FnOnce([u8; N]) -> u64) -> u64 {
+    bytes.first_chunk().map_or(0, |chunk| value(*chunk))
+}
+
+/// As [`get_bits`].
 #[inline(always)]
 fn set_bits(bytes: &mut [u8], bit: usize, width: usize, value: u64) {
     let (first, end) = (bit / 8, (bit + width).div_ceil(8));
     let shift = end * 8 - bit - width;
     let mut value = (value & mask(width)) << shift;
     let mut keep = !(mask(width) << shift);
-    for byte in bytes
-        .get_mut(first..end)
-        .unwrap_or(&mut [])
-        .iter_mut()
-        .rev()
-    {
-        // CAST: The low byte is what is wanted.
-        *byte = *byte & keep as u8 | value as u8;
-        value >>= 8;
-        keep >>= 8;
+    let Some(bytes) = bytes.get_mut(first..end) else {
+        return;
+    };
+    // CAST: Each time to the bytes that the field is in.
+    match end - first {
+        1 => change(bytes, |[byte]| [byte & keep as u8 | value as u8]),
+        2 => change(bytes, |word| {
+            (u16::from_be_bytes(word) & keep as u16 | value as u16).to_be_bytes()
+        }),
+        3 => change(bytes, |[a, b, c]| {
+            let word = u32::from_be_bytes([0, a, b, c]) & keep as u32 | value as u32;
+            let [_, a, b, c] = word.to_be_bytes();
+            [a, b, c]
+        }),
+        4 => change(bytes, |word| {
+            (u32::from_be_bytes(word) & keep as u32 | value as u32).to_be_bytes()
+        }),
+        8 => change(bytes, |word| {
+            (u64::from_be_bytes(word) & keep | value).to_be_bytes()
+        }),
+        _ => {
+            for byte in bytes.iter_mut().rev() {
+                // CAST: The low byte is what is wanted.
+                *byte = *byte & keep as u8 | value as u8;
+                value >>= 8;
+                keep >>= 8;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn change<const N: usize>(bytes: &mut [u8], new: impl FnOnce([u8; N]) -> [u8; N]) {
+    if let Some(chunk) = bytes.first_chunk_mut() {
+        *chunk = new(*chunk);
     }
 }
 
