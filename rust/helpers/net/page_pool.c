@@ -37,6 +37,17 @@ rust_helper_page_pool_dma_sync_for_cpu(const struct page_pool *pool,
 	page_pool_dma_sync_for_cpu(pool, page, offset, dma_sync_size);
 }
 
+__rust_helper void
+rust_helper_page_pool_dma_sync_for_device(const struct page_pool *pool,
+					  const struct page *page, u32 offset,
+					  u32 dma_sync_size)
+{
+	dma_sync_single_range_for_device(pool->p.dev,
+					 page_pool_get_dma_addr(page),
+					 offset + pool->p.offset, dma_sync_size,
+					 page_pool_get_dma_dir(pool));
+}
+
 /* The pool that @page came from. */
 __rust_helper struct page_pool *
 rust_helper_page_pool_of_page(const struct page *page)

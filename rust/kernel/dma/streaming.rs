@@ -26,7 +26,10 @@ use crate::{
     prelude::*,
     sync::aref::ARef, //
 };
-use core::ops::Range;
+use core::{
+    ops::Range,
+    ptr::NonNull, //
+};
 
 /// How the memory was mapped, which decides how it has to be unmapped.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -299,19 +302,20 @@ impl DmaPage {
     }
 }
 
-/// The DMA addresses of the pieces of one packet or request, up to `N`.
+/// A piece of memory that is mapped for a device to read, for owners of many of them.
 ///
-/// One reference to the device serves all of them, other than with one [`Mapping`] each.
+/// Other than [`Mapping`], it has no reference to the device: its owner has one for all. Dropping it
+/// ends the device's access to the memory.
 ///
 /// # Invariants
 ///
-/// The first `count` segments are mapped for `dev` for transfers to the device, the first
-/// `singles` of them by `dma_map_single()`, the others as pages.
-pub(crate) struct Segments<const N: usize> {
-    dev: ARef<device::Device>,
-    segments: [Segment; N],
-    count: usize,
-    singles: usize,
+/// `segment` is a mapping for `dev` for transfers to the device that has not been undone, made by
+/// `dma_map_single()` if `single`, otherwise as part of a page. `dev` is a device that exists at
+/// least as long as this.
+pub(crate) struct MappedSegment {
+    dev: NonNull<bindings::device>,
+    segment: Segment,
+    single: bool,
 }
 
 /// A piece of memory as the device sees it.
@@ -323,80 +327,61 @@ pub struct Segment {
     pub len: u32,
 }
 
-impl<const N: usize> Segments<N> {
-    /// Creates an empty list for `dev`.
-    pub(crate) fn new(dev: &device::Device<Bound>) -> Self {
-        // INVARIANT: There are no segments.
-        Self {
-            dev: dev.into(),
-            segments: [Segment { addr: 0, len: 0 }; N],
-            count: 0,
-            singles: 0,
-        }
-    }
-
-    /// Adds a segment that was just mapped by `dma_map_single()` or as a page.
+impl MappedSegment {
+    /// Takes over a mapping that was made just now.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`] if mapping failed.
     ///
     /// # Safety
     ///
-    /// `addr` is what a mapping function returned for the device of `self`, `len` bytes and
-    /// `DMA_TO_DEVICE`; `single` tells which. Singles come first. The memory outlives `self`.
-    pub(crate) unsafe fn push(&mut self, addr: DmaAddress, len: u32, single: bool) -> Result {
+    /// `addr` is what a mapping function returned for `dev`, `len` bytes and `DMA_TO_DEVICE`;
+    /// `single` tells which. The memory and `dev` outlive the result.
+    #[inline]
+    pub(crate) unsafe fn new(
+        dev: NonNull<bindings::device>,
+        addr: DmaAddress,
+        len: u32,
+        single: bool,
+    ) -> Result<Self> {
         // SAFETY: `dev` is a valid device, and `addr` came from a mapping function for it.
-        if unsafe { bindings::dma_mapping_error(self.dev.as_raw(), addr) } != 0 {
+        if unsafe { bindings::dma_mapping_error(dev.as_ptr(), addr) } != 0 {
             return Err(ENOMEM);
         }
-        let Some(slot) = self.segments.get_mut(self.count) else {
-            // Not recorded, hence undone at once.
-            // SAFETY: The caller vouches for the mapping.
-            unsafe { Self::unmap(&self.dev, Segment { addr, len }, single) };
-            return Err(E2BIG);
-        };
-        // INVARIANT: By the safety requirements the segment is mapped.
-        *slot = Segment { addr, len };
-        self.count += 1;
-        self.singles += usize::from(single);
-        Ok(())
+        // INVARIANT: By the safety requirements.
+        Ok(Self {
+            dev,
+            segment: Segment { addr, len },
+            single,
+        })
     }
 
-    /// Returns the raw device, for the mapping functions.
-    pub(crate) fn raw_device(&self) -> *mut bindings::device {
-        self.dev.as_raw()
+    /// Returns where the memory is for the device.
+    #[inline]
+    pub(crate) fn segment(&self) -> Segment {
+        self.segment
     }
+}
 
-    /// Returns the segments.
-    pub(crate) fn as_slice(&self) -> &[Segment] {
-        self.segments.get(..self.count).unwrap_or(&[])
-    }
-
-    /// # Safety
-    ///
-    /// `segment` is a live mapping for `dev`, to the device; `single` tells how it was made.
-    unsafe fn unmap(dev: &device::Device, segment: Segment, single: bool) {
-        let (addr, len) = (segment.addr, segment.len as usize);
+impl Drop for MappedSegment {
+    #[inline]
+    fn drop(&mut self) {
+        let (addr, len) = (self.segment.addr, self.segment.len as usize);
         let dir = bindings::dma_data_direction::DMA_TO_DEVICE;
-        // SAFETY: By the safety requirements.
+        // SAFETY: By the type invariant.
         unsafe {
-            if single {
-                bindings::dma_unmap_single(dev.as_raw(), addr, len, dir)
+            if self.single {
+                bindings::dma_unmap_single(self.dev.as_ptr(), addr, len, dir)
             } else {
-                bindings::dma_unmap_page(dev.as_raw(), addr, len, dir)
+                bindings::dma_unmap_page(self.dev.as_ptr(), addr, len, dir)
             }
         }
     }
 }
 
-impl<const N: usize> Drop for Segments<N> {
-    fn drop(&mut self) {
-        for (i, segment) in self.as_slice().iter().enumerate() {
-            // SAFETY: By the type invariant.
-            unsafe { Self::unmap(&self.dev, *segment, i < self.singles) };
-        }
-    }
-}
-
-// SAFETY: References to a device and numbers; any thread can unmap.
-unsafe impl<const N: usize> Send for Segments<N> {}
+// SAFETY: A pointer to a device, which is not tied to a thread, and numbers; any thread can unmap.
+unsafe impl Send for MappedSegment {}
 
 #[cfg(CONFIG_RUST_NET_KUNIT_TEST)]
 #[kunit_tests(rust_dma_streaming)]
@@ -455,31 +440,6 @@ mod tests {
         let reversed = map.sync_for_device(2..1);
         assert_eq!(reversed, Err(EINVAL));
         drop(map);
-        Ok(())
-    }
-
-    #[test]
-    fn too_many_segments_are_undone() -> Result {
-        let faux = faux::Registration::new(c"rust_dma_kunit", None)?;
-        let dev = dma_device(&faux)?;
-        let mut buffer = KBox::new([0u8; 64], GFP_KERNEL)?;
-        let mut segments = Segments::<2>::new(dev);
-        let mut push = || {
-            let dir = bindings::dma_data_direction::DMA_TO_DEVICE;
-            // SAFETY: The buffer outlives the segments.
-            unsafe {
-                let addr = bindings::dma_map_single(
-                    segments.raw_device(),
-                    buffer.as_mut_ptr().cast(),
-                    64,
-                    dir,
-                );
-                segments.push(addr, 64, true)
-            }
-        };
-        assert_eq!((push(), push(), push()), (Ok(()), Ok(()), Err(E2BIG)));
-        assert_eq!(segments.as_slice().len(), 2);
-        drop(segments);
         Ok(())
     }
 }

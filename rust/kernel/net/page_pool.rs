@@ -122,11 +122,11 @@ impl Drop for PagePool {
     }
 }
 
-/// A reference to a page of a [`PagePool`]. Dropping it gives it back; not in hard interrupts.
+/// A page of a [`PagePool`]. Dropping it gives it back; not in hard interrupts.
 ///
 /// # Invariants
 ///
-/// The page came from a [`PagePool`], and this structure owns one of its pool references.
+/// The page came from a [`PagePool`], and this structure owns its only pool reference.
 pub struct PoolPage(NonNull<bindings::page>);
 
 // SAFETY: A page can be given back by any thread.
@@ -161,15 +161,6 @@ impl PoolPage {
         unsafe { bindings::page_pool_of_page(self.0.as_ptr()) }
     }
 
-    /// Returns a further reference to the same page, so that parts of it can go into several skbs.
-    #[inline]
-    pub fn clone_ref(&self) -> Self {
-        // SAFETY: The page came from a pool, and we own a reference.
-        unsafe { bindings::page_pool_ref_page(self.0.as_ptr()) };
-        // INVARIANT: The reference was taken just now.
-        Self(self.0)
-    }
-
     /// Makes what the device wrote into `range` visible to the CPU.
     ///
     /// # Errors
@@ -193,6 +184,29 @@ impl PoolPage {
         Ok(())
     }
 
+    /// Gives `range` back to the device after [`Self::sync_for_cpu`], without giving the page back.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if `range` is not inside of the page.
+    #[inline]
+    pub fn sync_for_device(&self, range: Range<usize>) -> Result {
+        if range.start > range.end || range.end > PAGE_SIZE {
+            return Err(EINVAL);
+        }
+        // CAST: Both are at most `PAGE_SIZE`.
+        // SAFETY: The page came from the pool, and the range is inside of it.
+        unsafe {
+            bindings::page_pool_dma_sync_for_device(
+                self.pool(),
+                self.0.as_ptr(),
+                range.start as u32,
+                range.len() as u32,
+            )
+        };
+        Ok(())
+    }
+
     /// Returns the address of `range` of the page, which the CPU may read.
     ///
     /// The device may write to the memory, so it may only be copied from.
@@ -200,6 +214,7 @@ impl PoolPage {
     /// # Errors
     ///
     /// [`EINVAL`] if `range` is not inside of the page.
+    #[inline]
     pub(crate) fn data(&self, range: &Range<usize>) -> Result<*const u8> {
         if range.start > range.end || range.end > PAGE_SIZE {
             return Err(EINVAL);
@@ -311,21 +326,6 @@ mod tests {
     }
 
     #[test]
-    fn references_are_counted() -> Result {
-        with_pool(16, |mut pool| {
-            let page = pool.alloc()?;
-            let other = page.clone_ref();
-            assert_eq!(page.as_raw(), other.as_raw());
-            drop(page);
-            // Still out: the pool hands out other pages.
-            for _ in 0..32 {
-                assert!(pool.alloc()?.as_raw() != other.as_raw());
-            }
-            Ok(())
-        })
-    }
-
-    #[test]
     fn accesses_are_bounded() -> Result {
         with_pool(16, |mut pool| {
             let page = pool.alloc()?;
@@ -335,6 +335,8 @@ mod tests {
             assert_eq!(page.read(PAGE_SIZE - 3, &mut bytes), Err(EINVAL));
             assert_eq!(page.read(usize::MAX, &mut bytes), Err(EINVAL));
             assert_eq!(page.sync_for_cpu(1..PAGE_SIZE + 1), Err(EINVAL));
+            page.sync_for_device(0..PAGE_SIZE)?;
+            assert_eq!(page.sync_for_device(1..PAGE_SIZE + 1), Err(EINVAL));
             Ok(())
         })
     }

@@ -42,6 +42,7 @@ struct Shared<T> {
 unsafe impl<T: Send> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
+    #[inline]
     fn slot(&self, counter: usize) -> *mut MaybeUninit<T> {
         let index = counter & self.slots.len().wrapping_sub(1);
         // PANIC: The index is below the length, which is not zero.
@@ -62,6 +63,10 @@ impl<T> Drop for Shared<T> {
 }
 
 /// The end of a ring where values are put in.
+///
+/// # Invariants
+///
+/// The elements from `shared.head` up to `head` hold values that the consumer does not know of yet.
 pub struct Producer<T> {
     shared: Arc<Shared<T>>,
     head: usize,
@@ -133,6 +138,15 @@ impl<T> Producer<T> {
     /// Puts a value in; if the ring is full, it comes back.
     #[inline]
     pub fn push(&mut self, value: T) -> Result<(), T> {
+        self.stage(value)?;
+        self.publish();
+        Ok(())
+    }
+
+    /// Puts a value in that the consumer does not get before [`Self::publish`]; if the ring is full,
+    /// it comes back.
+    #[inline]
+    pub fn stage(&mut self, value: T) -> Result<(), T> {
         let len = self.shared.slots.len();
         if self.head.wrapping_sub(self.tail) >= len {
             // What the consumer did with an element comes before it is written again.
@@ -144,10 +158,33 @@ impl<T> Producer<T> {
         // SAFETY: The element at `head` holds no value, as `tail` is at most what the consumer has
         // reached, and by the type invariant only this accesses it.
         unsafe { (*self.shared.slot(self.head)).write(value) };
+        // INVARIANT: The element holds a value.
         self.head = self.head.wrapping_add(1);
-        // INVARIANT: The element holds a value. Pairs with the load in `Consumer::peek()`.
-        self.shared.head.store(self.head, Release);
         Ok(())
+    }
+
+    /// Lets the consumer have what was staged.
+    #[inline]
+    pub fn publish(&mut self) {
+        // INVARIANT: The elements hold values. Pairs with the load in `Consumer::peek()`.
+        self.shared.head.store(self.head, Release);
+    }
+
+    /// Drops what was staged since [`Self::publish`], the last one first.
+    pub fn discard(&mut self) {
+        let published = self.shared.head.load(Relaxed);
+        while self.head != published {
+            // INVARIANT: The element is none of those that are known to hold values any more.
+            self.head = self.head.wrapping_sub(1);
+            // SAFETY: The element holds a value by the type invariant, which nobody else knows of.
+            unsafe { (*self.shared.slot(self.head)).assume_init_drop() };
+        }
+    }
+}
+
+impl<T> Drop for Producer<T> {
+    fn drop(&mut self) {
+        self.discard();
     }
 }
 
@@ -216,6 +253,26 @@ mod tests {
         }
         assert_eq!(expected, 100);
         assert!(consumer.peek().is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_staged_is_not_there_yet() -> Result {
+        let value = Arc::new((), GFP_KERNEL)?;
+        let (mut producer, mut consumer) = new(2, GFP_KERNEL)?;
+        assert!(producer.stage(value.clone()).is_ok());
+        assert!(consumer.peek().is_none());
+        producer.publish();
+        assert!(producer.stage(value.clone()).is_ok());
+        assert!(producer.stage(value.clone()).is_err());
+        assert!(consumer.pop().is_some() && consumer.pop().is_none());
+        producer.discard();
+        assert!(producer.push(value.clone()).is_ok());
+        assert!(producer.stage(value.clone()).is_ok());
+        // One that was published, and one that was not.
+        drop(producer);
+        drop(consumer);
+        assert!(Arc::into_unique_or_drop(value).is_some());
         Ok(())
     }
 

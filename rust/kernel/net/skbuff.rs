@@ -4,8 +4,8 @@
 //!
 //! - [`RxSkb`]: a received packet that the driver builds, and then gives to the stack with
 //!   [`RxSkb::gro_receive`].
-//! - [`TxSkb`]: a packet that the stack gave to the driver. [`TxSkb::map`] makes a [`MappedSkb`],
-//!   which a driver keeps in its ring until the device has read it.
+//! - [`TxSkb`]: a packet that the stack gave to the driver. A [`tx_ring`] keeps it, and has its
+//!   memory mapped for the device, until the device has read it.
 //!
 //! Each of them owns the packet, and drops it if it is not passed on.
 //!
@@ -15,21 +15,24 @@
 use super::page_pool::PoolPage;
 use super::{
     napi::Budget,
-    netdev::ETH_HLEN, //
+    netdev::ETH_HLEN,
+    ring, //
 };
 use crate::{
+    alloc::Flags,
     bindings,
     device::{
         self,
         Bound, //
     },
     dma::streaming::{
-        Segment,
-        Segments, //
+        MappedSegment,
+        Segment, //
     },
     error::to_result,
     page::PAGE_SIZE,
-    prelude::*, //
+    prelude::*,
+    sync::aref::ARef, //
 };
 use core::{
     mem::ManuallyDrop,
@@ -39,6 +42,19 @@ use core::{
 
 /// Page fragments that a packet can have.
 pub const MAX_SKB_FRAGS: usize = bindings::MAX_SKB_FRAGS as usize;
+
+/// What the stack keeps behind the data in the head of a packet.
+const SHARED_INFO: usize =
+    size_of::<bindings::skb_shared_info>().next_multiple_of(bindings::SMP_CACHE_BYTES as usize);
+
+/// Bytes that stay free before a packet in a page for [`RxSkb::from_page`].
+pub const PAGE_HEADROOM: usize = {
+    let pad = bindings::L1_CACHE_BYTES as usize;
+    bindings::NET_IP_ALIGN as usize + if pad > 32 { pad } else { 32 }
+};
+
+/// Bytes that a packet in a page for [`RxSkb::from_page`] can have.
+pub const PAGE_ROOM: usize = PAGE_SIZE - PAGE_HEADROOM - SHARED_INFO;
 
 /// A reference to a page that does not belong to the driver, such as the destination of a read.
 ///
@@ -148,6 +164,46 @@ impl RxSkb {
         Ok(skb)
     }
 
+    /// Makes the page that holds a packet its head. Nothing is copied, and the page is recycled when
+    /// the packet is freed.
+    ///
+    /// The packet is at `range` of the page, which has to be synced for the CPU. Before it are at
+    /// least [`PAGE_HEADROOM`] bytes, and it has at most [`PAGE_ROOM`].
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if that is not so, [`ENOMEM`].
+    #[cfg(CONFIG_PAGE_POOL)]
+    #[inline]
+    pub fn from_page(_budget: &Budget<'_>, page: PoolPage, range: Range<usize>) -> Result<Self> {
+        if range.start < PAGE_HEADROOM
+            || range.start > range.end
+            || range.end > PAGE_SIZE - SHARED_INFO
+        {
+            return Err(EINVAL);
+        }
+        let align = bindings::SMP_CACHE_BYTES as usize;
+        let size = range.end.next_multiple_of(align) + SHARED_INFO;
+        let start = page.data(&(0..size))?.cast_mut();
+        // CAST: Parts of a page.
+        // SAFETY: The page is ours alone, and is in the linear map; `size` bytes of it hold the packet
+        // and what the stack adds. The token proves that we are in the poll function of a context.
+        let skb = unsafe { bindings::napi_build_skb(start.cast(), size as c_uint) };
+        // INVARIANT: The skb was made just now.
+        let skb = Self(NonNull::new(skb).ok_or(ENOMEM)?);
+        let _ = page.into_raw();
+        // SAFETY: The skb is ours, is empty, and has room for the range. The reference to the page has
+        // moved into it; marking it for recycling makes it give the page back to the pool. The rest of
+        // the page cannot be used for anything else.
+        unsafe {
+            bindings::skb_mark_for_recycle(skb.as_raw());
+            bindings::skb_reserve(skb.as_raw(), range.start as c_int);
+            bindings::skb_put(skb.as_raw(), range.len() as c_uint);
+            (*skb.as_raw()).truesize += (PAGE_SIZE - size) as c_uint;
+        }
+        Ok(skb)
+    }
+
     /// Moves the start of an empty head towards its end so that `room` bytes are left.
     fn trim_tailroom(&mut self, room: usize) -> Result {
         let excess = self.tailroom().checked_sub(room).ok_or(EINVAL)?;
@@ -193,6 +249,7 @@ impl RxSkb {
     }
 
     /// Appends `len` bytes to the head and returns their address, to be written.
+    #[inline]
     fn put_raw(&mut self, len: usize) -> Result<*mut u8> {
         if len > self.tailroom() {
             return Err(ENOSPC);
@@ -314,6 +371,7 @@ impl RxSkb {
         Ok(())
     }
 
+    #[inline]
     fn room_for_frag(&self) -> Result {
         if self.nr_frags() < MAX_SKB_FRAGS {
             Ok(())
@@ -326,6 +384,7 @@ impl RxSkb {
     ///
     /// There is room for a fragment. The range is inside of `page`, of which the caller gives a
     /// reference to the skb.
+    #[inline]
     unsafe fn add_frag(
         &mut self,
         page: *mut bindings::page,
@@ -631,65 +690,10 @@ impl TxSkb {
         to_result(unsafe { bindings::skb_linearize(self.as_raw()) })
     }
 
-    /// Maps the packet from byte `skip` on for `dev` to read.
-    ///
-    /// Bytes before `skip`, which have to be in the head, are for devices that take the start of a
-    /// packet in the descriptor.
-    ///
-    /// # Errors
-    ///
-    /// The packet comes back together with [`EINVAL`] if `skip` is more than the head or there is a
-    /// list of fragments, which no feature of [`Features`](super::netdev::Features) allows, or
-    /// [`ENOMEM`] if the device cannot reach the memory.
-    pub fn map(self, dev: &device::Device<Bound>, skip: usize) -> Result<MappedSkb, (Self, Error)> {
-        match self.map_segments(dev, skip) {
-            // The mappings are undone before the packet is freed, see the order of the fields.
-            Ok(segments) => Ok(MappedSkb {
-                segments,
-                skb: self,
-            }),
-            Err(e) => Err((self, e)),
-        }
-    }
-
-    fn map_segments(
-        &self,
-        dev: &device::Device<Bound>,
-        skip: usize,
-    ) -> Result<Segments<{ MAX_SKB_FRAGS + 1 }>> {
-        // SAFETY: By the type invariant.
-        if unsafe { bindings::skb_has_frag_list(self.as_raw()) } {
-            return Err(EINVAL);
-        }
-        let dir = bindings::dma_data_direction::DMA_TO_DEVICE;
-        let mut segments = Segments::new(dev);
-        let head = self.head().get(skip..).ok_or(EINVAL)?;
-        if !head.is_empty() {
-            // CAST: The length is 32 bits wide in C.
-            // SAFETY: The head is in the linear map, and lives as long as the skb, which lives as
-            // long as the segments in a `MappedSkb`.
-            unsafe {
-                let addr = bindings::dma_map_single(
-                    segments.raw_device(),
-                    head.as_ptr().cast_mut().cast(),
-                    head.len(),
-                    dir,
-                );
-                segments.push(addr, head.len() as u32, true)?;
-            }
-        }
-        for i in 0..self.nr_frags() {
-            // CAST: There are at most `MAX_SKB_FRAGS`.
-            // SAFETY: The fragment exists, and lives as long as the skb, as above.
-            unsafe {
-                let frag = bindings::skb_frag(self.as_raw(), i as u32);
-                let len = (*frag).len;
-                let addr =
-                    bindings::skb_frag_dma_map(segments.raw_device(), frag, 0, len as usize, dir);
-                segments.push(addr, len, false)?;
-            }
-        }
-        Ok(segments)
+    /// Returns how many pieces of memory the packet has from byte `skip` of the head on.
+    #[inline]
+    pub fn pieces(&self, skip: usize) -> usize {
+        usize::from(self.headlen() > skip) + self.nr_frags()
     }
 
     /// Frees the packet as one that was transmitted. In the poll function.
@@ -708,40 +712,167 @@ impl Drop for TxSkb {
     }
 }
 
-/// A packet whose memory is mapped for the device that transmits it.
-///
-/// Dropping it ends the mapping and drops the packet: for rings that are torn down. The device may
-/// not access it any more then.
-pub struct MappedSkb {
+/// A piece of a packet in a [`tx_ring`].
+struct Piece<N> {
     // Unmapped before the packet is freed.
-    segments: Segments<{ MAX_SKB_FRAGS + 1 }>,
-    skb: TxSkb,
+    mapping: Option<MappedSegment>,
+    /// With the last piece: the packet, and what the driver noted.
+    packet: Option<(TxSkb, N)>,
 }
 
-impl MappedSkb {
-    /// Returns what the device has to read, in the order of the packet.
-    #[inline]
-    pub fn segments(&self) -> &[Segment] {
-        self.segments.as_slice()
-    }
+/// The end of a [`tx_ring`] where packets are put in.
+///
+/// # Invariants
+///
+/// All mappings in the ring are for `dev`.
+pub struct TxProducer<N: Send> {
+    // Has mappings that need the device.
+    ring: ring::Producer<Piece<N>>,
+    dev: ARef<device::Device>,
+}
 
-    /// Returns the packet.
-    #[inline]
-    pub fn skb(&self) -> &TxSkb {
-        &self.skb
-    }
+/// The end of a [`tx_ring`] where packets are taken out.
+///
+/// # Invariants
+///
+/// As [`TxProducer`].
+pub struct TxConsumer<N: Send> {
+    // Has mappings that need the device.
+    ring: ring::Consumer<Piece<N>>,
+    _dev: ARef<device::Device>,
+}
 
-    /// Ends the mapping, and frees the packet as one that was transmitted. In the poll function.
+/// Creates a ring for packets that `dev` reads, with room for `pieces` pieces of memory; a packet
+/// takes as many as it has, but at least one.
+///
+/// A packet in the ring is mapped for the device. With each, the driver can note something. What is
+/// left in the ring is unmapped and freed with the last of the two ends: the device may not access
+/// it any more then.
+///
+/// # Errors
+///
+/// [`EINVAL`] if `pieces` is not a power of two, [`ENOMEM`].
+pub fn tx_ring<N: Send>(
+    dev: &device::Device<Bound>,
+    pieces: usize,
+    flags: Flags,
+) -> Result<(TxProducer<N>, TxConsumer<N>)> {
+    let (producer, consumer) = ring::new(pieces, flags)?;
+    // INVARIANT: There are no mappings.
+    let producer = TxProducer {
+        ring: producer,
+        dev: dev.into(),
+    };
+    let consumer = TxConsumer {
+        ring: consumer,
+        _dev: dev.into(),
+    };
+    Ok((producer, consumer))
+}
+
+impl<N: Send> TxProducer<N> {
+    /// Maps `skb` from byte `skip` on, calls `each` for every piece of it in the order of the packet,
+    /// and puts it into the ring together with `note`.
     ///
-    /// Returns the number of bytes, for [`TxQueue::completed`](super::netdev::TxQueue::completed).
+    /// `dev` is the device of the ring. Bytes before `skip`, which have to be in the head, are for
+    /// devices that take the start of a packet in the descriptor.
+    ///
+    /// # Errors
+    ///
+    /// The packet comes back, and is not mapped, together with [`ENOSPC`] if it does not fit the
+    /// ring; [`EINVAL`] if `skip` is more than the head, if there is a list of fragments, which no
+    /// feature of [`Features`](super::netdev::Features) allows, or if `dev` is another device; or
+    /// [`ENOMEM`] if the device cannot reach the memory.
     #[inline]
-    pub fn consume(self, budget: &Budget<'_>) -> u32 {
-        let Self { segments, skb } = self;
-        drop(segments);
-        // CAST: The length is 32 bits wide in C.
-        let len = skb.len() as u32;
-        skb.consume(budget);
-        len
+    pub fn push(
+        &mut self,
+        dev: &device::Device<Bound>,
+        skb: TxSkb,
+        skip: usize,
+        note: N,
+        each: impl FnMut(Segment),
+    ) -> Result<(), (TxSkb, Error)> {
+        let last = match self.stage(dev, &skb, skip, each) {
+            Ok(mapping) => Piece {
+                mapping,
+                packet: Some((skb, note)),
+            },
+            Err(e) => {
+                self.ring.discard();
+                return Err((skb, e));
+            }
+        };
+        self.ring.push(last).or_else(|Piece { mapping, packet }| {
+            drop(mapping);
+            self.ring.discard();
+            packet.map_or(Ok(()), |(skb, _)| Err((skb, ENOSPC)))
+        })
+    }
+
+    /// Stages all pieces of a packet but the last one, which is returned.
+    #[inline]
+    fn stage(
+        &mut self,
+        dev: &device::Device<Bound>,
+        skb: &TxSkb,
+        skip: usize,
+        mut each: impl FnMut(Segment),
+    ) -> Result<Option<MappedSegment>> {
+        let raw = NonNull::new(dev.as_raw()).ok_or(EINVAL)?;
+        // SAFETY: By the type invariant of `TxSkb`.
+        if raw.as_ptr() != self.dev.as_raw() || unsafe { bindings::skb_has_frag_list(skb.as_raw()) }
+        {
+            return Err(EINVAL);
+        }
+        let dir = bindings::dma_data_direction::DMA_TO_DEVICE;
+        let mut last = None;
+        let head = skb.head().get(skip..).ok_or(EINVAL)?;
+        if !head.is_empty() {
+            // CAST: The length is 32 bits wide in C.
+            // SAFETY: The head is in the linear map, and lives as long as the skb, which is freed
+            // after its mappings, see the order in `Piece` and of pieces. Both ends of the ring have
+            // a reference to the device that they drop after the ring.
+            let mapping = unsafe {
+                let start = head.as_ptr().cast_mut().cast();
+                let addr = bindings::dma_map_single(raw.as_ptr(), start, head.len(), dir);
+                MappedSegment::new(raw, addr, head.len() as u32, true)
+            }?;
+            each(mapping.segment());
+            last = Some(mapping);
+        }
+        for i in 0..skb.nr_frags() {
+            // CAST: There are at most `MAX_SKB_FRAGS`.
+            // SAFETY: The fragment exists, and lives as long as the skb, as above.
+            let mapping = unsafe {
+                let frag = bindings::skb_frag(skb.as_raw(), i as u32);
+                let len = (*frag).len;
+                let addr = bindings::skb_frag_dma_map(raw.as_ptr(), frag, 0, len as usize, dir);
+                MappedSegment::new(raw, addr, len, false)
+            }?;
+            each(mapping.segment());
+            if let Some(before) = last.replace(mapping) {
+                let piece = Piece {
+                    mapping: Some(before),
+                    packet: None,
+                };
+                self.ring.stage(piece).map_err(|_| ENOSPC)?;
+            }
+        }
+        Ok(last)
+    }
+}
+
+impl<N: Send> TxConsumer<N> {
+    /// Takes the next packet out of the ring, which ends its mapping, together with what was noted.
+    #[inline]
+    pub fn pop(&mut self) -> Option<(TxSkb, N)> {
+        loop {
+            let Piece { mapping, packet } = self.ring.pop()?;
+            drop(mapping);
+            if packet.is_some() {
+                return packet;
+            }
+        }
     }
 }
 
@@ -947,31 +1078,49 @@ mod tests {
         let page = Page::alloc_page(GFP_KERNEL)?;
         let raw_page = NonNull::new(page.as_ptr()).ok_or(EINVAL)?;
 
-        let lens = |skb: &MappedSkb| -> [u32; 2] {
-            let mut lens = [0; 2];
-            for (len, segment) in lens.iter_mut().zip(skb.segments()) {
-                *len = segment.len;
-            }
-            lens
-        };
-        let whole = tx_packet(&[1; 20], &page, 8..24)?.map(dev, 0);
-        let whole = whole.map_err(|(_, e)| e)?;
-        assert_eq!((whole.segments().len(), lens(&whole)), (2, [20, 16]));
-        assert_eq!(refcount(raw_page), 2);
-        drop(whole);
-        assert_eq!(refcount(raw_page), 1);
-
-        let rest = tx_packet(&[1; 20], &page, 8..24)?.map(dev, 14);
-        let rest = rest.map_err(|(_, e)| e)?;
-        assert_eq!((rest.segments().len(), lens(&rest)), (2, [6, 16]));
-        // All of the head is in the descriptor.
-        let frags = tx_packet(&[1; 20], &page, 8..24)?.map(dev, 20);
-        let frags = frags.map_err(|(_, e)| e)?;
-        assert_eq!((frags.segments().len(), lens(&frags)), (1, [16, 0]));
-        let Err((skb, e)) = tx_packet(&[1; 20], &page, 8..24)?.map(dev, 21) else {
+        let (mut producer, mut consumer) = tx_ring::<u8>(dev, 4, GFP_KERNEL)?;
+        for (skip, expected) in [(0, [20, 16]), (14, [6, 16]), (20, [16, 0])] {
+            let skb = tx_packet(&[1; 20], &page, 8..24)?;
+            assert_eq!(
+                skb.pieces(skip),
+                expected.iter().filter(|len| **len > 0).count()
+            );
+            let mut lens = expected.iter();
+            let pushed = producer.push(dev, skb, skip, 7, |segment| {
+                assert_eq!(Some(&segment.len), lens.next());
+            });
+            pushed.map_err(|(_, e)| e)?;
+            assert_eq!(refcount(raw_page), 2);
+            let (skb, note) = consumer.pop().ok_or(EINVAL)?;
+            assert_eq!((skb.len(), note), (36, 7));
+            assert!(consumer.pop().is_none());
+            drop(skb);
+            assert_eq!(refcount(raw_page), 1);
+        }
+        let skb = tx_packet(&[1; 20], &page, 8..24)?;
+        let Err((skb, e)) = producer.push(dev, skb, 21, 7, |_| ()) else {
             return Err(EINVAL);
         };
         assert_eq!((e, skb.len()), (EINVAL, 36));
+        drop(skb);
+
+        // Room for one packet of two pieces and one of one, but not for two of two.
+        for skip in [0, 20] {
+            let skb = tx_packet(&[1; 20], &page, 8..24)?;
+            assert!(producer.push(dev, skb, skip, 7, |_| ()).is_ok());
+        }
+        let skb = tx_packet(&[1; 20], &page, 8..24)?;
+        let Err((skb, e)) = producer.push(dev, skb, 0, 7, |_| ()) else {
+            return Err(EINVAL);
+        };
+        assert_eq!(e, ENOSPC);
+        assert!(producer.push(dev, skb, 20, 7, |_| ()).is_ok());
+        assert!(consumer.pop().is_some());
+        assert_eq!(refcount(raw_page), 3);
+        // What is left goes with the ring.
+        drop(consumer);
+        drop(producer);
+        assert_eq!(refcount(raw_page), 1);
         Ok(())
     }
 

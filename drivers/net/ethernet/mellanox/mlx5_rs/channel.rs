@@ -64,10 +64,6 @@ use crate::{
         Transmitted, //
     },
     wire::{
-        cqe::{
-            self,
-            Cqe, //
-        },
         eqe::{
             self,
             Eqe, //
@@ -123,20 +119,18 @@ impl Queues {
         } = state;
         let (mut packets, mut bytes, mut taken) = (0u32, 0u32, 0);
         while taken < ROUND {
-            let Some(completion) = cq.next() else {
+            let Some(sent) = cq.next_sent() else {
                 break;
             };
             taken += 1;
-            if completion.cqe.get32(Cqe::OPCODE) != cqe::OPCODE_REQ {
+            if sent.failed {
                 self.counters.tx_errors.add(1);
                 *broken = true;
             }
-            // CAST: 16 bits.
-            let index = completion.cqe.get(Cqe::WQE_COUNTER) as u16;
-            let result = transmitted.complete(index, |skb| {
-                let sent = tx::consume(skb, budget);
-                packets = packets.wrapping_add(sent.packets);
-                bytes = bytes.wrapping_add(sent.bytes);
+            let result = transmitted.complete(sent.wqe_counter, |skb, counted| {
+                packets = packets.wrapping_add(counted.packets);
+                bytes = bytes.wrapping_add(counted.bytes);
+                skb.consume(budget);
             });
             if result.is_err() {
                 self.counters.tx_errors.add(1);
@@ -145,6 +139,9 @@ impl Queues {
         }
         if taken > 0 {
             cq.release();
+        }
+        if packets == 0 {
+            return taken == ROUND;
         }
         self.counters.tx_packets.add(packets.into());
         self.counters.tx_bytes.add(bytes.into());
@@ -162,19 +159,18 @@ impl Queues {
         let mut taken = false;
         // More than fit the queue cannot be there, whatever the device writes.
         for _ in 0..1 << icosq::LOG_SIZE {
-            let Some(completion) = state.internal_cq.next() else {
+            let Some(sent) = state.internal_cq.next_sent() else {
                 break;
             };
             taken = true;
             let mut internal = self.internal.lock();
-            if completion.cqe.get32(Cqe::OPCODE) != cqe::OPCODE_REQ {
+            if sent.failed {
                 internal.fail();
                 self.counters.ico_errors.add(1);
                 state.broken = true;
                 continue;
             }
-            // CAST: 16 bits.
-            match internal.completed(completion.cqe.get(Cqe::WQE_COUNTER) as u16) {
+            match internal.completed(sent.wqe_counter) {
                 Some(last) => state.internal_done = Some(last),
                 None => {
                     self.counters.ico_errors.add(1);

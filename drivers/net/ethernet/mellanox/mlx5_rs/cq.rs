@@ -71,12 +71,12 @@ impl Coalesce {
     pub(crate) const MAX_USECS: u16 = 1 << 12;
 }
 
-/// A completion.
-pub(crate) struct Completion {
-    /// The classical entry.
-    pub(crate) cqe: Cqe,
-    /// The first half of an entry of 128 bytes.
-    pub(crate) nvme_tcp: Option<NvmeTcpCqe>,
+/// A completion of a send queue.
+pub(crate) struct Sent {
+    /// The entry failed.
+    pub(crate) failed: bool,
+    /// The entry.
+    pub(crate) wqe_counter: u16,
 }
 
 /// The queue as the device has it, kept by whatever completes to it.
@@ -84,7 +84,8 @@ pub(crate) struct CqObject {
     object: Object<DestroyCq>,
     ring: DmaBuffer,
     doorbell_record: DmaBuffer,
-    log_size: u32,
+    /// Entries, a power of two.
+    size: u32,
     entry_size: EntrySize,
     /// The consumer index that the queue was armed with last; [`NEVER`] at first.
     armed: Atomic<u32>,
@@ -107,15 +108,21 @@ impl CqObject {
     #[inline]
     fn end_of(&self, consumer: u32) -> usize {
         // CAST: Widening.
-        let index = (consumer & ((1 << self.log_size) - 1)) as usize;
+        let index = (consumer & self.size.wrapping_sub(1)) as usize;
         (index + 1) * self.entry_size.bytes()
+    }
+
+    /// Whether an entry at `consumer` with this opcode and ownership bit holds a completion.
+    #[inline]
+    fn is_complete(&self, consumer: u32, opcode: u32, owner: u32) -> bool {
+        opcode != u32::from(OP_OWN_INVALID >> 4) && (owner != 0) == (consumer & self.size != 0)
     }
 
     /// Whether the entry at `consumer` holds a completion.
     #[inline]
     fn is_there(&self, consumer: u32) -> bool {
-        let op_own = self.ring.read8(self.end_of(consumer) - 1);
-        op_own >> 4 != OP_OWN_INVALID >> 4 && u32::from(op_own & 1) == consumer >> self.log_size & 1
+        let op_own = u32::from(self.ring.read8(self.end_of(consumer) - 1));
+        self.is_complete(consumer, op_own >> 4, op_own & 1)
     }
 
     /// Whether the queue was armed, but what completed when this was called last has not been taken
@@ -197,7 +204,7 @@ impl CompletionQueue {
             object: Object::adopt(hca.cmd(), output),
             ring,
             doorbell_record,
-            log_size,
+            size: 1 << log_size,
             entry_size,
             armed: Atomic::new(NEVER),
             seen: Atomic::new(NEVER),
@@ -216,28 +223,59 @@ impl CompletionQueue {
         &self.object
     }
 
-    /// Takes the next completion.
-    pub(crate) fn next(&mut self) -> Option<Completion> {
+    /// Takes the next completion. If there is none, `cqe` is left as it is.
+    #[inline]
+    pub(crate) fn next(&mut self, cqe: &mut Cqe) -> bool {
         if !self.object.is_there(self.consumer) {
-            return None;
+            return false;
         }
-        let end = self.object.end_of(self.consumer);
         // The entry is read after its ownership bit.
         dma_mb(Read);
-        let mut cqe = Cqe::zeroed();
-        self.object.ring.read(end - Cqe::SIZE, cqe.bytes_mut());
-        let nvme_tcp = match self.object.entry_size {
-            EntrySize::Bytes64 => None,
-            EntrySize::Bytes128 => {
-                let mut first = NvmeTcpCqe::zeroed();
-                self.object
-                    .ring
-                    .read(end - Cqe::SIZE - NvmeTcpCqe::SIZE, first.bytes_mut());
-                Some(first)
-            }
-        };
+        let end = self.object.end_of(self.consumer);
+        if let Some(to) = cqe.bytes_mut().first_chunk_mut() {
+            self.object.ring.read64(end - Cqe::SIZE, to);
+        }
         self.consumer = self.consumer.wrapping_add(1);
-        Some(Completion { cqe, nvme_tcp })
+        true
+    }
+
+    /// The results of the NVMe/TCP offload of the completion that was taken last, if the queue has
+    /// entries with them. Not after [`CompletionQueue::release`].
+    pub(crate) fn nvme_tcp(&self) -> Option<NvmeTcpCqe> {
+        if self.object.entry_size != EntrySize::Bytes128 {
+            return None;
+        }
+        let mut results = NvmeTcpCqe::zeroed();
+        let end = self.object.end_of(self.consumer.wrapping_sub(1));
+        if let Some(to) = results.bytes_mut().first_chunk_mut() {
+            let start = end.checked_sub(EntrySize::Bytes128.bytes())?;
+            self.object.ring.read64(start, to);
+        }
+        Some(results)
+    }
+
+    /// Takes the next completion of a send queue.
+    #[inline]
+    pub(crate) fn next_sent(&mut self) -> Option<Sent> {
+        let object = &self.object;
+        // With a single access, nothing has to be read after the ownership bit.
+        let end = object
+            .ring
+            .read_be64(object.end_of(self.consumer) - CqeEnd::SIZE);
+        let mut cqe = CqeEnd::zeroed();
+        if let Some(to) = cqe.bytes_mut().first_chunk_mut() {
+            *to = end.to_be_bytes();
+        }
+        let opcode = cqe.get32(CqeEnd::OPCODE);
+        if !object.is_complete(self.consumer, opcode, cqe.get32(CqeEnd::OWNER)) {
+            return None;
+        }
+        self.consumer = self.consumer.wrapping_add(1);
+        Some(Sent {
+            failed: opcode != OPCODE_REQ,
+            // CAST: 16 bits.
+            wqe_counter: cqe.get(CqeEnd::WQE_COUNTER) as u16,
+        })
     }
 
     /// Whether the device went on behind an entry that it did not write: that one never comes.

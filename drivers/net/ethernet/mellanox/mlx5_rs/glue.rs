@@ -131,6 +131,8 @@ impl BarIo {
 /// Accesses outside of it are ignored, and read zeros.
 pub(crate) struct DmaBuffer {
     memory: Coherent<[u64]>,
+    /// Bytes.
+    size: usize,
 }
 
 impl DmaBuffer {
@@ -140,9 +142,9 @@ impl DmaBuffer {
     ///
     /// `ENOMEM`.
     pub(crate) fn new(dev: &Device<Bound>, size: usize) -> Result<Self> {
-        Ok(Self {
-            memory: Coherent::<u64>::zeroed_slice(dev, size.div_ceil(8), GFP_KERNEL)?,
-        })
+        let memory = Coherent::<u64>::zeroed_slice(dev, size.div_ceil(8), GFP_KERNEL)?;
+        let size = memory.size();
+        Ok(Self { memory, size })
     }
 
     /// Address of the memory for the device.
@@ -152,14 +154,14 @@ impl DmaBuffer {
 
     /// Size in bytes.
     pub(crate) fn size(&self) -> usize {
-        self.memory.size()
+        self.size
     }
 
     /// A pointer to `T` at `offset`, if it is aligned and inside of the memory.
     #[inline(always)]
     fn at<T>(&self, offset: usize) -> Option<*mut T> {
         let end = offset.checked_add(size_of::<T>())?;
-        if offset % align_of::<T>() != 0 || end > self.memory.size() {
+        if offset % align_of::<T>() != 0 || end > self.size {
             return None;
         }
         // The allocation is page aligned.
@@ -224,6 +226,43 @@ impl DmaBuffer {
             *byte = self.load(at);
             at += 1;
         }
+    }
+
+    /// Copies a unit of 16 bytes to `offset`, a multiple of 8.
+    #[inline(always)]
+    pub(crate) fn write16(&self, offset: usize, from: &[u8; 16]) {
+        let Some(to) = self.at::<[u64; 2]>(offset) else {
+            return;
+        };
+        let to = to.cast::<u64>();
+        let from = from.as_ptr().cast::<u64>();
+        for word in 0..2 {
+            // SAFETY: As in `store`, for each of the words; `from` is valid for both, and need not be
+            // aligned.
+            unsafe { to.add(word).write_volatile(from.add(word).read_unaligned()) };
+        }
+    }
+
+    /// Copies 64 bytes from `offset`, a multiple of 8, to `to`.
+    #[inline(always)]
+    pub(crate) fn read64(&self, offset: usize, to: &mut [u8; 64]) {
+        let Some(from) = self.at::<[u64; 8]>(offset) else {
+            *to = [0; 64];
+            return;
+        };
+        let from = from.cast::<u64>();
+        let to = to.as_mut_ptr().cast::<u64>();
+        for word in 0..8 {
+            // SAFETY: As in `load`, for each of the words; `to` is valid for all of them, and need
+            // not be aligned.
+            unsafe { to.add(word).write_unaligned(from.add(word).read_volatile()) };
+        }
+    }
+
+    /// Reads a big-endian double word at `offset`, a multiple of 8.
+    #[inline(always)]
+    pub(crate) fn read_be64(&self, offset: usize) -> u64 {
+        u64::from_be(self.load(offset))
     }
 
     /// Reads a byte.

@@ -3,9 +3,15 @@
 //! Receive queues.
 
 use kernel::{
-    net::page_pool::{
-        PagePool,
-        PoolPage, //
+    net::{
+        page_pool::{
+            PagePool,
+            PoolPage, //
+        },
+        skbuff::{
+            PAGE_HEADROOM,
+            PAGE_ROOM, //
+        }, //
     },
     page::PAGE_SIZE,
     prelude::*,
@@ -71,9 +77,44 @@ pub(crate) struct ReceiveQueue {
     pool: PagePool,
     hca: Arc<Hca>,
     pages_per_entry: usize,
+    room: Room,
+    /// Counter of the entry that is posted next.
     producer: u32,
-    /// Counter of the entry that is completed next.
-    consumer: u16,
+    /// Counter of the entry that is completed next. Those in between are posted, and have pages.
+    consumer: u32,
+}
+
+/// Where packets are in the pages of an entry.
+#[derive(Clone, Copy)]
+pub(crate) struct Room {
+    /// Bytes before the packet.
+    pub(crate) start: usize,
+    /// Bytes that the packet can have.
+    pub(crate) len: usize,
+}
+
+impl Room {
+    /// For packets of at most `max_packet` bytes in `pages` pages.
+    fn new(max_packet: usize, pages: usize) -> Self {
+        if max_packet <= PAGE_ROOM {
+            // The page is going to be the head of the packet.
+            Self {
+                start: PAGE_HEADROOM,
+                len: PAGE_ROOM,
+            }
+        } else {
+            Self {
+                start: 0,
+                len: pages * PAGE_SIZE,
+            }
+        }
+    }
+
+    /// Whether the page with the packet can be its head.
+    #[inline]
+    pub(crate) fn is_head(self) -> bool {
+        self.start != 0
+    }
 }
 
 impl ReceiveQueue {
@@ -132,6 +173,7 @@ impl ReceiveQueue {
             pool,
             entries,
             pages_per_entry,
+            room: Room::new(max_packet, pages_per_entry),
             producer: 0,
             consumer: 0,
         };
@@ -158,6 +200,7 @@ impl ReceiveQueue {
     }
 
     /// Bytes of an entry: a data segment for each page, and one more if that makes a power of two.
+    #[inline]
     fn stride(pages_per_entry: usize) -> usize {
         pages_per_entry.next_power_of_two() * DataSegment::SIZE
     }
@@ -167,38 +210,53 @@ impl ReceiveQueue {
         &self.object
     }
 
-    /// Whether the device has no pages at all.
-    pub(crate) fn is_empty(&self) -> bool {
-        // Those behind the next one were not given any before it.
-        let next = self.entries.get(self.index(self.consumer.into()));
-        next.is_none_or(|pages| pages[0].is_none())
+    /// Where packets are in the pages of an entry.
+    #[inline]
+    pub(crate) fn room(&self) -> Room {
+        self.room
     }
 
+    /// Whether the device has no pages at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.producer == self.consumer
+    }
+
+    #[inline]
     fn index(&self, counter: u32) -> usize {
         // CAST: Widening.
         counter as usize & self.entries.len().wrapping_sub(1)
     }
 
-    /// Takes the pages of the entry that a completion names, if it has any.
+    /// Takes the pages of the entry that a completion names, if it is posted.
     ///
     /// Entries are completed in order. A completion that is out of order was made up: the device may
     /// not have written to the entry, and may still write to it.
+    #[inline]
     pub(crate) fn take(&mut self, wqe_counter: u16) -> Option<Pages> {
-        if wqe_counter != self.consumer {
+        // CAST: The device counts with 16 bits.
+        if self.is_empty() || wqe_counter != self.consumer as u16 {
             return None;
         }
-        let index = self.index(wqe_counter.into());
+        let index = self.index(self.consumer);
         let entry = self.entries.get_mut(index)?;
-        entry[0].as_ref()?;
-        self.consumer = wqe_counter.wrapping_add(1);
+        self.consumer = self.consumer.wrapping_add(1);
         Some(core::mem::replace(entry, [const { None }; MAX_PAGES]))
     }
 
-    /// Gives pages to all entries that have none, as far as there is memory.
+    /// Gives the pages back that were taken last, so that their entry is posted once more as it is.
+    #[inline]
+    pub(crate) fn put_back(&mut self, pages: Pages) {
+        let index = self.index(self.consumer.wrapping_sub(1));
+        if let Some(entry) = self.entries.get_mut(index) {
+            *entry = pages;
+        }
+    }
+
+    /// Posts all entries that are not, with pages if they have none, as far as there is memory.
     ///
     /// # Errors
     ///
-    /// `ENOMEM` if some entries are left without.
+    /// `ENOMEM` if some entries are left.
     pub(crate) fn fill(&mut self) -> Result {
         let before = self.producer;
         let result = self.fill_entries();
@@ -213,38 +271,51 @@ impl ReceiveQueue {
     }
 
     fn fill_entries(&mut self) -> Result {
-        for _ in 0..self.entries.len() {
+        // CAST: Widening.
+        while (self.producer.wrapping_sub(self.consumer) as usize) < self.entries.len() {
             let index = self.index(self.producer);
             let Some(entry) = self.entries.get_mut(index) else {
                 break;
             };
-            if entry[0].is_some() {
-                break;
+            // Pages that were put back are where the entry in the ring says.
+            if entry[0].is_none() {
+                let mut pages: Pages = [const { None }; MAX_PAGES];
+                for page in pages.iter_mut().take(self.pages_per_entry) {
+                    *page = Some(self.pool.alloc()?);
+                }
+                *entry = pages;
+                self.write_entry(index);
             }
-            let mut pages: Pages = [const { None }; MAX_PAGES];
-            for page in pages.iter_mut().take(self.pages_per_entry) {
-                *page = Some(self.pool.alloc()?);
-            }
-            let stride = Self::stride(self.pages_per_entry);
-            let segments = stride / DataSegment::SIZE;
-            for segment in 0..segments {
-                let data = match pages.get(segment).and_then(Option::as_ref) {
-                    Some(page) => DataSegment::zeroed()
-                        // CAST: 4096.
-                        .with(DataSegment::BYTE_COUNT, PAGE_SIZE as u32)
-                        .with(DataSegment::LKEY, self.hca.key())
-                        .with(DataSegment::ADDR, page.dma_handle()),
-                    None => {
-                        DataSegment::zeroed().with(DataSegment::LKEY, TERMINATE_SCATTER_LIST_LKEY)
-                    }
-                };
-                self.object
-                    .ring
-                    .write(index * stride + segment * DataSegment::SIZE, data.bytes());
-            }
-            *entry = pages;
             self.producer = self.producer.wrapping_add(1);
         }
         Ok(())
+    }
+
+    /// Writes the addresses of the pages of entry `index` to the ring.
+    #[inline]
+    fn write_entry(&self, index: usize) {
+        let Some(pages) = self.entries.get(index) else {
+            return;
+        };
+        let stride = Self::stride(self.pages_per_entry);
+        let mut at = index * stride;
+        let end = at + stride;
+        let mut pages = pages.iter().flatten();
+        let mut start = self.room.start;
+        while at < end {
+            let data = match pages.next() {
+                Some(page) => DataSegment::zeroed()
+                    // CAST: At most 4096.
+                    .with(DataSegment::BYTE_COUNT, self.room.len.min(PAGE_SIZE) as u32)
+                    .with(DataSegment::LKEY, self.hca.key())
+                    .with(DataSegment::ADDR, page.dma_handle() + start as u64),
+                None => DataSegment::zeroed().with(DataSegment::LKEY, TERMINATE_SCATTER_LIST_LKEY),
+            };
+            if let Some(unit) = data.bytes().first_chunk() {
+                self.object.ring.write16(at, unit);
+            }
+            start = 0;
+            at += DataSegment::SIZE;
+        }
     }
 }

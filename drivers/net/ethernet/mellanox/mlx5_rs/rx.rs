@@ -8,7 +8,10 @@ use kernel::{
     net::{
         napi::Budget,
         netdev::Features,
-        page_pool::PagePool,
+        page_pool::{
+            PagePool,
+            PoolPage, //
+        },
         skbuff::{
             HashType,
             RxSkb, //
@@ -21,10 +24,7 @@ use kernel::{
 };
 
 use crate::{
-    cq::{
-        Completion,
-        CompletionQueue, //
-    },
+    cq::CompletionQueue,
     ddp::{
         flow::{
             FlowState,
@@ -34,7 +34,8 @@ use crate::{
     },
     rq::{
         Pages,
-        ReceiveQueue, //
+        ReceiveQueue,
+        Room, //
     },
     stats::Counters,
     wire::{
@@ -48,7 +49,7 @@ use crate::{
     },
 };
 
-/// Packets up to this length are copied, their pages go back to the ring's pool at once.
+/// Packets up to this length are copied, their pages are used once more at once.
 const COPY_BREAK: usize = 256;
 
 /// Bytes of a packet in which its headers are looked for.
@@ -77,25 +78,58 @@ struct Offloaded {
 /// A received packet in the pages of its queue entry.
 pub(crate) struct Packet {
     pages: Pages,
+    room: Room,
     len: usize,
 }
 
 impl Packet {
     /// Takes the pages of an entry into which the device wrote `len` bytes.
-    fn new(pages: Pages, len: usize) -> Result<Self> {
-        let mut left = len;
-        for page in pages.iter().flatten() {
-            let part = left.min(PAGE_SIZE);
-            if part > 0 {
-                page.sync_for_cpu(0..part)?;
-            }
-            left -= part;
-        }
+    #[inline]
+    fn new(pages: Pages, room: Room, len: usize) -> Result<Self> {
         // The device cannot have written more than there was room for.
-        if left > 0 {
+        if len > room.len {
             return Err(EIO);
         }
-        Ok(Self { pages, len })
+        let packet = Self { pages, room, len };
+        packet.each_part(0..len, |page, part| page.sync_for_cpu(part))?;
+        Ok(packet)
+    }
+
+    /// Gives the pages up, which nothing was taken from, for the device to write to.
+    #[inline]
+    fn into_pages(self) -> Result<Pages> {
+        self.each_part(0..self.len, |page, part| page.sync_for_device(part))?;
+        Ok(self.pages)
+    }
+
+    /// Calls `f` for the parts of pages that `range` is in.
+    #[inline]
+    fn each_part(
+        &self,
+        range: Range<usize>,
+        mut f: impl FnMut(&PoolPage, Range<usize>) -> Result,
+    ) -> Result {
+        let end = range.end.saturating_add(self.room.start);
+        let pages = self.pages.iter().take(end.div_ceil(PAGE_SIZE));
+        for (index, page) in pages.enumerate() {
+            let part = self.part_in_page(index, &range);
+            if let (Some(page), false) = (page, part.is_empty()) {
+                f(page, part)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The part of page `index` that `range` of the packet is in.
+    #[inline]
+    fn part_in_page(&self, index: usize, range: &Range<usize>) -> Range<usize> {
+        let base = index * PAGE_SIZE;
+        let in_page = |at: usize| {
+            at.saturating_add(self.room.start)
+                .saturating_sub(base)
+                .min(PAGE_SIZE)
+        };
+        in_page(range.start)..in_page(range.end)
     }
 
     /// Bytes in the pages.
@@ -105,23 +139,17 @@ impl Packet {
 
     /// Appends a copy of `range` to the head of `skb`.
     pub(crate) fn copy(&self, skb: &mut RxSkb, range: Range<usize>) -> Result {
-        for (index, page) in self.pages.iter().enumerate() {
-            let part = part_in_page(index, &range);
-            if let (Some(page), false) = (page, part.is_empty()) {
-                skb.put_from_page(page, part)?;
-            }
-        }
-        Ok(())
+        self.each_part(range, |page, part| skb.put_from_page(page, part))
     }
 
     /// Appends `range` to `skb` as fragments.
     pub(crate) fn attach(&mut self, skb: &mut RxSkb, range: Range<usize>) -> Result {
-        for (index, slot) in self.pages.iter_mut().enumerate() {
-            let part = part_in_page(index, &range);
+        for index in 0..self.pages.len() {
+            let part = self.part_in_page(index, &range);
             if part.is_empty() {
                 continue;
             }
-            if let Some(page) = slot.take() {
+            if let Some(page) = self.pages.get_mut(index).and_then(Option::take) {
                 // CAST: 4096.
                 skb.add_pool_frag(page, part, PAGE_SIZE as u32)?;
             }
@@ -133,17 +161,36 @@ impl Packet {
     fn start<'a>(&self, room: &'a mut [u8; HEADER_ROOM]) -> Result<&'a [u8]> {
         let len = self.len.min(HEADER_ROOM);
         let (room, _) = room.split_at_mut(len);
-        self.pages[0].as_ref().ok_or(EINVAL)?.read(0, room)?;
+        let page = self.pages[0].as_ref().ok_or(EINVAL)?;
+        page.read(self.room.start, room)?;
         Ok(room)
     }
 
-    /// The packet as the stack wants it: headers in the head, payload in fragments.
+    /// A copy of the packet.
+    #[inline]
+    fn to_skb(&self, budget: &Budget<'_>) -> Result<RxSkb> {
+        let mut skb = RxSkb::alloc(budget, self.len)?;
+        self.copy(&mut skb, 0..self.len)?;
+        Ok(skb)
+    }
+
+    /// The packet as the stack wants it: in the head, or with the headers in the head and payload in
+    /// fragments.
+    #[inline]
     fn into_skb(mut self, budget: &Budget<'_>) -> Result<RxSkb> {
         if self.len <= COPY_BREAK {
-            let mut skb = RxSkb::alloc(budget, self.len)?;
-            self.copy(&mut skb, 0..self.len)?;
-            return Ok(skb);
+            return self.to_skb(budget);
         }
+        if self.room.is_head() {
+            let page = self.pages[0].take().ok_or(EINVAL)?;
+            let start = self.room.start;
+            return RxSkb::from_page(budget, page, start..start + self.len);
+        }
+        self.into_split_skb(budget)
+    }
+
+    /// The packet with its headers in the head and payload in fragments.
+    fn into_split_skb(mut self, budget: &Budget<'_>) -> Result<RxSkb> {
         let mut room = [0; HEADER_ROOM];
         let start = self.start(&mut room)?;
         let head = header_len(start);
@@ -153,14 +200,6 @@ impl Packet {
         self.attach(&mut skb, head..len)?;
         Ok(skb)
     }
-}
-
-/// The part of page `index` that `range` of a packet is in.
-fn part_in_page(index: usize, range: &Range<usize>) -> Range<usize> {
-    let base = index * PAGE_SIZE;
-    let start = range.start.saturating_sub(base).min(PAGE_SIZE);
-    let end = range.end.saturating_sub(base).min(PAGE_SIZE);
-    start..end
 }
 
 impl Receiver {
@@ -196,12 +235,10 @@ impl Receiver {
         broken: &mut bool,
     ) -> usize {
         let mut work = 0;
-        while work < budget.limit() {
-            let Some(completion) = self.cq.next() else {
-                break;
-            };
+        let mut cqe = Cqe::zeroed();
+        while work < budget.limit() && self.cq.next(&mut cqe) {
             work += 1;
-            if self.receive(&completion, counters, budget).is_err() {
+            if self.receive(&cqe, counters, budget).is_err() {
                 counters.rx_errors.add(1);
                 *broken = true;
             }
@@ -223,13 +260,8 @@ impl Receiver {
     /// # Errors
     ///
     /// `EIO` if the completion is an error or makes no sense.
-    fn receive(
-        &mut self,
-        completion: &Completion,
-        counters: &Counters,
-        budget: &Budget<'_>,
-    ) -> Result {
-        let cqe = &completion.cqe;
+    #[inline]
+    fn receive(&mut self, cqe: &Cqe, counters: &Counters, budget: &Budget<'_>) -> Result {
         // CAST: 16 bits.
         let pages = self.rq.take(cqe.get(Cqe::WQE_COUNTER) as u16);
         let (Some(pages), cqe::OPCODE_RESP_SEND) = (pages, cqe.get32(Cqe::OPCODE)) else {
@@ -237,30 +269,46 @@ impl Receiver {
         };
         // CAST: Widening.
         let len = cqe.get32(Cqe::BYTE_CNT) as usize;
-        let offload = completion
-            .nvme_tcp
-            .filter(|_| cqe.get(Cqe::FLOW_TAG) != 0)
-            .map(|offload| Offloaded {
-                flow: self.flows.get(cqe.get32(Cqe::FLOW_TAG)),
-                placed: (cqe.get(Cqe::NVMEOTCP_ZC) != 0).then(|| Placed::new(&offload)),
-                resync: (cqe.get(Cqe::NVMEOTCP_RESYNC) != 0)
-                    .then(|| offload.get32(NvmeTcpCqe::RESYNC_TCP_SN)),
-            });
-        let placed = offload
-            .as_ref()
-            .and_then(|offload| offload.placed)
-            .map_or(0, |placed| placed.len());
-        let kept = len.checked_sub(placed).ok_or(EIO)?;
-        let packet = Packet::new(pages, kept)?;
-        let skb = match &offload {
-            Some(offload) => self.receive_offloaded(packet, offload, cqe, counters, budget),
-            None => packet.into_skb(budget),
+        let skb = match self.offloaded(cqe) {
+            Some(offload) => {
+                let placed = offload.placed.map_or(0, |placed| placed.len());
+                let kept = len.checked_sub(placed).ok_or(EIO)?;
+                let packet = Packet::new(pages, self.rq.room(), kept)?;
+                self.receive_offloaded(packet, &offload, cqe, counters, budget)
+            }
+            None => {
+                let packet = Packet::new(pages, self.rq.room(), len)?;
+                if len <= COPY_BREAK {
+                    let skb = packet.to_skb(budget);
+                    self.rq.put_back(packet.into_pages()?);
+                    skb
+                } else {
+                    packet.into_skb(budget)
+                }
+            }
         };
         match skb {
             Ok(skb) => self.deliver(skb, cqe, counters, budget),
             Err(_) => counters.rx_dropped.add(1),
         }
         Ok(())
+    }
+
+    /// What the device did for the packet of the completion that was taken last, if it belongs to an
+    /// offloaded connection.
+    #[inline]
+    fn offloaded(&self, cqe: &Cqe) -> Option<Offloaded> {
+        let tag = cqe.get32(Cqe::FLOW_TAG);
+        if tag == 0 {
+            return None;
+        }
+        let results = self.cq.nvme_tcp()?;
+        Some(Offloaded {
+            flow: self.flows.get(tag),
+            placed: (cqe.get(Cqe::NVMEOTCP_ZC) != 0).then(|| Placed::new(&results)),
+            resync: (cqe.get(Cqe::NVMEOTCP_RESYNC) != 0)
+                .then(|| results.get32(NvmeTcpCqe::RESYNC_TCP_SN)),
+        })
     }
 
     /// A packet of an offloaded connection.

@@ -60,8 +60,39 @@ pub(crate) struct SqObject {
 pub(crate) struct SendQueue {
     object: Arc<SqObject>,
     producer: u32,
-    /// First 8 bytes of the entry that was posted last, for the doorbell; none if it was rung.
-    pending: Option<u64>,
+    /// What was posted that the device was not told of.
+    pending: Option<Pending>,
+}
+
+/// Entries that the device was not told of.
+struct Pending {
+    /// First 8 bytes of the last one, for the doorbell.
+    start: u64,
+    /// Counter of the last one that is no padding.
+    entry: Option<u32>,
+}
+
+/// An entry that is being written to the ring, see [`SendQueue::entry`].
+pub(crate) struct Entry<'a> {
+    ring: &'a DmaBuffer,
+    /// Where the next unit goes.
+    at: usize,
+    slot: Slot,
+}
+
+impl Entry<'_> {
+    /// Position of the entry.
+    #[inline]
+    pub(crate) fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// Writes the next unit of the entry.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, unit: &[u8; DS]) {
+        self.ring.write16(self.at, unit);
+        self.at = self.at.wrapping_add(DS);
+    }
 }
 
 impl SqObject {
@@ -177,12 +208,9 @@ impl SendQueue {
         self.producer
     }
 
-    /// Basic blocks that an entry of `blocks` blocks takes now: an entry does not wrap around, the
-    /// rest of the ring before it is filled.
-    pub(crate) fn blocks_with_padding(&self, blocks: u32) -> u32 {
-        blocks + self.padding(blocks)
-    }
-
+    /// Basic blocks to skip before an entry of `blocks` blocks: it does not wrap around, the rest of
+    /// the ring before it is filled.
+    #[inline]
     fn padding(&self, blocks: u32) -> u32 {
         let size = self.object.size();
         let to_edge = size - (self.producer & (size - 1));
@@ -204,23 +232,76 @@ impl SendQueue {
     pub(crate) fn post(&mut self, len: usize, build: impl FnOnce(&mut [u8], Slot)) -> Result<u32> {
         let mut entry = [0u8; MAX_ENTRY];
         let entry = entry.get_mut(..len).ok_or(EINVAL)?;
-        // CAST: At most 16.
-        let blocks = len.div_ceil(WQEBB) as u32;
-        if self.object.free() < self.blocks_with_padding(blocks) {
-            return Err(ENOSPC);
-        }
-        for _ in 0..self.padding(blocks) {
-            let slot = self.slot();
-            let nop = slot.ctrl(OPCODE_NOP, DS);
-            self.write(nop.bytes(), 1);
-        }
+        let blocks = self.make_room(len)?;
         let first = self.producer;
-        let slot = self.slot();
-        build(entry, slot);
-        self.write(entry, blocks);
+        build(entry, self.slot());
+        self.object
+            .ring
+            .write(self.object.index(first) * WQEBB, entry);
+        self.add(entry, blocks);
         Ok(first)
     }
 
+    /// Makes room for an entry of `len` bytes at the producer counter, and returns the number of its
+    /// basic blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::post`].
+    #[inline]
+    pub(crate) fn make_room(&mut self, len: usize) -> Result<u32> {
+        if len > MAX_ENTRY {
+            return Err(EINVAL);
+        }
+        // CAST: At most 16.
+        let blocks = len.div_ceil(WQEBB) as u32;
+        let padding = self.padding(blocks);
+        if self.object.free() < blocks + padding {
+            return Err(ENOSPC);
+        }
+        for _ in 0..padding {
+            let nop = self.slot().ctrl(OPCODE_NOP, DS);
+            self.object
+                .ring
+                .write(self.object.index(self.producer) * WQEBB, nop.bytes());
+            let entry = self.pending.as_ref().and_then(|pending| pending.entry);
+            self.advance(nop.bytes(), 1, entry);
+        }
+        Ok(blocks)
+    }
+
+    /// Starts an entry for which [`SendQueue::make_room`] made room.
+    ///
+    /// It is written unit by unit, all of it, straight to the ring, and is not there for the device
+    /// before [`SendQueue::add`].
+    #[inline]
+    pub(crate) fn entry(&self) -> Entry<'_> {
+        Entry {
+            ring: &self.object.ring,
+            at: self.object.index(self.producer) * WQEBB,
+            slot: self.slot(),
+        }
+    }
+
+    /// Adds an entry of `blocks` basic blocks that starts with `start`, and was written to the ring.
+    ///
+    /// The device is told by [`SendQueue::ring_doorbell`].
+    #[inline]
+    pub(crate) fn add(&mut self, start: &[u8], blocks: u32) {
+        self.advance(start, blocks, Some(self.producer));
+    }
+
+    #[inline]
+    fn advance(&mut self, start: &[u8], blocks: u32, entry: Option<u32>) {
+        self.pending = start.first_chunk::<8>().map(|start| Pending {
+            start: u64::from_be_bytes(*start),
+            entry,
+        });
+        self.producer = self.producer.wrapping_add(blocks);
+        self.object.producer.store(self.producer, Release);
+    }
+
+    #[inline]
     fn slot(&self) -> Slot {
         Slot {
             sqn: self.object.object.number(),
@@ -229,21 +310,24 @@ impl SendQueue {
         }
     }
 
-    fn write(&mut self, entry: &[u8], blocks: u32) {
-        let object = &self.object;
-        object
-            .ring
-            .write(object.index(self.producer) * WQEBB, entry);
-        self.producer = self.producer.wrapping_add(blocks);
-        object.producer.store(self.producer, Release);
-        self.pending = entry
-            .first_chunk::<8>()
-            .map(|start| u64::from_be_bytes(*start));
+    /// Has the device complete the last entry that it was not told of.
+    ///
+    /// That is never padding: what comes after it may be posted by the time that it is complete.
+    #[inline]
+    pub(crate) fn request_completion(&mut self) {
+        if let Some(entry) = self.pending.as_ref().and_then(|pending| pending.entry) {
+            let flags = CtrlSegment::zeroed()
+                .with(CtrlSegment::CQ_UPDATE, 1u32)
+                .get32(CtrlSegment::FLAGS);
+            self.object
+                .ring
+                .write32(self.object.index(entry) * WQEBB + CTRL_FLAGS_OFFSET, flags);
+        }
     }
 
     /// Tells the device of the entries that were posted.
     pub(crate) fn ring_doorbell(&mut self) {
-        let Some(start) = self.pending.take() else {
+        let Some(Pending { start, .. }) = self.pending.take() else {
             return;
         };
         // The entries are in memory before the record says so.

@@ -8,11 +8,11 @@ use kernel::{
         Device, //
     },
     net::{
-        napi::Budget,
         netdev::ETH_HLEN,
-        ring,
         skbuff::{
-            MappedSkb,
+            self,
+            TxConsumer,
+            TxProducer,
             TxSkb,
             MAX_SKB_FRAGS, //
         }, //
@@ -25,6 +25,7 @@ use crate::{
     cq::CqObject,
     hca::Hca,
     sq::{
+        Entry,
         SendQueue,
         SqObject, //
     },
@@ -61,7 +62,7 @@ pub(crate) const NEEDED_BLOCKS: u32 = 2 * MAX_ENTRY.div_ceil(WQEBB) as u32;
 /// unmapped after the device has let go of the queue.
 pub(crate) struct TransmitQueue {
     sq: SendQueue,
-    packets: ring::Producer<Packet>,
+    packets: TxProducer<Posting>,
     key: u32,
     /// Where the channel counts.
     pub(crate) counters: Arc<Counters>,
@@ -70,14 +71,22 @@ pub(crate) struct TransmitQueue {
 /// A transmit queue as the poll function has it. Fields are dropped in order, as above.
 pub(crate) struct Transmitted {
     sq: Arc<SqObject>,
-    packets: ring::Consumer<Packet>,
+    packets: TxConsumer<Posting>,
 }
 
-/// A packet that the device has.
-struct Packet {
-    skb: MappedSkb,
+/// What there is to know of a packet when the device is done with it.
+struct Posting {
     /// Counter of the block after its entry.
     end: u32,
+    sent: Sent,
+}
+
+/// What is transmitted for a packet of the stack.
+pub(crate) struct Sent {
+    /// Packets on the wire: of an LSO packet, its segments.
+    pub(crate) packets: u32,
+    /// Their bytes, as the byte queue limits have counted them.
+    pub(crate) bytes: u32,
 }
 
 /// What became of a packet that was given to [`TransmitQueue::post`].
@@ -98,8 +107,10 @@ pub(crate) fn create(
     counters: &Arc<Counters>,
 ) -> Result<(TransmitQueue, Transmitted)> {
     let sq = SendQueue::new(hca, cq, log_size, Some(hca.tis()))?;
-    // A packet takes one block at least, so this cannot be full when the queue is not.
-    let (producer, consumer) = ring::new(1 << log_size, GFP_KERNEL)?;
+    // A packet has no more pieces than data segments fit its blocks, or one, so this cannot be full
+    // when the queue is not.
+    let pieces = (WQEBB / DataSegment::SIZE) << log_size;
+    let (producer, consumer) = skbuff::tx_ring(hca.dev().get(), pieces, GFP_KERNEL)?;
     let transmitted = Transmitted {
         sq: sq.object().clone(),
         packets: consumer,
@@ -120,8 +131,11 @@ impl TransmitQueue {
         self.sq.object().free()
     }
 
-    /// Tells the device of the packets that were posted.
+    /// Tells the device of the packets that were posted. It completes the last one, and with it
+    /// those before.
+    #[inline]
     pub(crate) fn ring_doorbell(&mut self) {
+        self.sq.request_completion();
         self.sq.ring_doorbell();
     }
 
@@ -139,9 +153,18 @@ impl TransmitQueue {
             None if vlan.is_some() => ETH_HLEN,
             None => 0,
         };
-        let mut room = [0u8; MAX_INLINE];
-        let Some(headers) = inline_headers(&mut room, skb.head(), inline, vlan) else {
-            return Posted::Dropped;
+        // The headers are taken from where they are, unless something has to be put in between.
+        let mut room;
+        let headers = match (skb.head().get(..inline), vlan) {
+            (Some(headers), None) if inline <= MAX_INLINE => headers,
+            (Some(headers), Some(tag)) => {
+                room = [0u8; MAX_INLINE];
+                match with_vlan_tag(&mut room, headers, tag) {
+                    Some(headers) => headers,
+                    None => return Posted::Dropped,
+                }
+            }
+            _ => return Posted::Dropped,
         };
         let counters = &self.counters;
         if gso.is_some() {
@@ -156,67 +179,82 @@ impl TransmitQueue {
         if vlan.is_some() {
             counters.tx_added_vlan_packets.add(1);
         }
-        let skb = match skb.map(dev, inline) {
-            Ok(skb) => skb,
-            Err(_) => return Posted::Dropped,
-        };
-
-        let inline_rest = headers
-            .len()
-            .saturating_sub(INLINE_START)
-            .next_multiple_of(DS);
         let entry_len = CtrlSegment::SIZE
             + EthSegment::SIZE
-            + inline_rest
-            + skb.segments().len() * DataSegment::SIZE;
-        let key = self.key;
+            + headers
+                .len()
+                .saturating_sub(INLINE_START)
+                .next_multiple_of(DS)
+            + skb.pieces(inline) * DataSegment::SIZE;
+        let Ok(blocks) = self.sq.make_room(entry_len) else {
+            return Posted::Dropped;
+        };
+        let mut entry = self.sq.entry();
         let opcode = if gso.is_some() {
             OPCODE_LSO
         } else {
             OPCODE_SEND
         };
-        let posted = self.sq.post(entry_len, |entry, slot| {
-            let ctrl = slot
-                .ctrl(opcode, entry_len)
-                .with(CtrlSegment::CQ_UPDATE, 1u32);
-            let eth = EthSegment::zeroed()
-                .with(EthSegment::L3_CSUM, checksum)
-                .with(EthSegment::L4_CSUM, checksum)
-                .with(EthSegment::MSS, gso.map_or(0, |gso| gso.size))
-                // CAST: At most `MAX_INLINE`.
-                .with(EthSegment::INLINE_HDR_SZ, headers.len() as u64);
-            let (start, rest) = entry.split_at_mut(CtrlSegment::SIZE + EthSegment::SIZE);
-            let (to_ctrl, to_eth) = start.split_at_mut(CtrlSegment::SIZE);
-            to_ctrl.copy_from_slice(ctrl.bytes());
-            to_eth.copy_from_slice(eth.bytes());
-            // The headers start in the last two bytes of the Ethernet segment.
-            let in_eth = to_eth.iter_mut().skip(EthSegment::SIZE - INLINE_START);
-            for (to, from) in Iterator::chain(in_eth, rest.iter_mut()).zip(headers.iter()) {
-                *to = *from;
-            }
-            let mut rest = rest.get_mut(inline_rest..).unwrap_or(&mut []);
-            for segment in skb.segments() {
-                let Some((to, later)) = rest.split_first_chunk_mut::<{ DataSegment::SIZE }>()
-                else {
-                    break;
-                };
-                let data = DataSegment::zeroed()
-                    .with(DataSegment::BYTE_COUNT, segment.len)
-                    .with(DataSegment::LKEY, key)
-                    .with(DataSegment::ADDR, segment.addr);
-                to.copy_from_slice(data.bytes());
-                rest = later;
+        let ctrl = entry.slot().ctrl(opcode, entry_len);
+        let eth = EthSegment::zeroed()
+            .with(EthSegment::L3_CSUM, checksum)
+            .with(EthSegment::L4_CSUM, checksum)
+            .with(EthSegment::MSS, gso.map_or(0, |gso| gso.size))
+            // CAST: At most `MAX_INLINE`.
+            .with(EthSegment::INLINE_HDR_SZ, headers.len() as u64);
+        put_head(&mut entry, &ctrl, eth, headers);
+        skb.tx_timestamp();
+        let posting = Posting {
+            end: self.sq.producer().wrapping_add(blocks),
+            sent: Sent {
+                packets: gso.map_or(1, |gso| gso.segs.max(1).into()),
+                bytes,
+            },
+        };
+        let key = self.key;
+        let pushed = self.packets.push(dev, skb, inline, posting, |segment| {
+            let data = DataSegment::zeroed()
+                .with(DataSegment::BYTE_COUNT, segment.len)
+                .with(DataSegment::LKEY, key)
+                .with(DataSegment::ADDR, segment.addr);
+            if let Some(unit) = data.bytes().first_chunk() {
+                entry.put(unit);
             }
         });
-        if posted.is_err() {
+        if pushed.is_err() {
             return Posted::Dropped;
         }
-        let end = self.sq.producer();
-        skb.skb().tx_timestamp();
-        match self.packets.push(Packet { skb, end }) {
-            Ok(()) => Posted::Queued(bytes),
-            Err(_) => Posted::Dropped,
+        self.sq.add(ctrl.bytes(), blocks);
+        Posted::Queued(bytes)
+    }
+}
+
+/// Writes what comes before the data segments of a packet.
+#[inline]
+fn put_head(entry: &mut Entry<'_>, ctrl: &CtrlSegment, mut eth: EthSegment, headers: &[u8]) {
+    // The headers start in the last two bytes of the Ethernet segment.
+    let mut rest = headers;
+    if let (Some(to), Some((start, after))) = (
+        eth.bytes_mut().last_chunk_mut::<INLINE_START>(),
+        headers.split_first_chunk(),
+    ) {
+        *to = *start;
+        rest = after;
+    }
+    if let (Some(ctrl), Some(eth)) = (ctrl.bytes().first_chunk(), eth.bytes().first_chunk()) {
+        entry.put(ctrl);
+        entry.put(eth);
+    }
+    while let Some((unit, after)) = rest.split_first_chunk() {
+        entry.put(unit);
+        rest = after;
+    }
+    if !rest.is_empty() {
+        let mut unit = [0; DS];
+        for (to, from) in unit.iter_mut().zip(rest) {
+            *to = *from;
         }
+        entry.put(&unit);
     }
 }
 
@@ -233,15 +271,19 @@ impl Transmitted {
     /// # Errors
     ///
     /// `EIO` if the device does not have what the completion names.
-    pub(crate) fn complete(&mut self, wqe_counter: u16, mut done: impl FnMut(MappedSkb)) -> Result {
+    pub(crate) fn complete(
+        &mut self,
+        wqe_counter: u16,
+        mut done: impl FnMut(TxSkb, Sent),
+    ) -> Result {
         let last = self.sq.completed(wqe_counter).ok_or(EIO)?;
         let mut at = self.sq.consumer();
         // What is skipped at the end of the ring belongs to the packet after it.
         while last.wrapping_sub(at) < self.sq.size() {
-            let Some(Packet { skb, end }) = self.packets.pop() else {
+            let Some((skb, Posting { end, sent })) = self.packets.pop() else {
                 break;
             };
-            done(skb);
+            done(skb, sent);
             at = end;
         }
         self.sq.complete(at);
@@ -249,51 +291,18 @@ impl Transmitted {
     }
 }
 
-/// The first `len` bytes of a packet as they go into its queue entry, with VLAN tag `vlan` behind the
-/// two addresses. `None` if they are not in the head of the packet, or are too long.
-fn inline_headers<'a>(
-    room: &'a mut [u8; MAX_INLINE],
-    head: &[u8],
-    len: usize,
-    vlan: Option<u16>,
-) -> Option<&'a [u8]> {
-    let head = head.get(..len)?;
-    match vlan {
-        None => {
-            let headers = room.get_mut(..len)?;
-            headers.copy_from_slice(head);
-            Some(headers)
-        }
-        Some(tag) => {
-            let (addresses, rest) = head.split_at_checked(2 * ETH_ALEN)?;
-            let headers = room.get_mut(..len + VLAN_HLEN)?;
-            let (to_addresses, to_rest) = headers.split_at_mut(addresses.len());
-            let (to_tag, to_rest) = to_rest.split_at_mut(VLAN_HLEN);
-            to_addresses.copy_from_slice(addresses);
-            let [high, low] = tag.to_be_bytes();
-            to_tag.copy_from_slice(&[0x81, 0x00, high, low]);
-            to_rest.copy_from_slice(rest);
-            Some(headers)
-        }
-    }
-}
-
-/// What was transmitted for a packet of the stack.
-pub(crate) struct Sent {
-    /// Packets on the wire: of an LSO packet, its segments.
-    pub(crate) packets: u32,
-    /// Their bytes, as the byte queue limits have counted them.
-    pub(crate) bytes: u32,
-}
-
-/// Frees a packet that was transmitted.
-pub(crate) fn consume(skb: MappedSkb, budget: &Budget<'_>) -> Sent {
-    let sent = Sent {
-        packets: skb.skb().gso().map_or(1, |gso| gso.segs.max(1).into()),
-        bytes: wire_bytes(skb.skb()),
-    };
-    skb.consume(budget);
-    sent
+/// The start of a packet with VLAN tag `tag` behind the two addresses. `None` if they are not all of
+/// it, or if that is too long.
+fn with_vlan_tag<'a>(room: &'a mut [u8; MAX_INLINE], headers: &[u8], tag: u16) -> Option<&'a [u8]> {
+    let (addresses, rest) = headers.split_at_checked(2 * ETH_ALEN)?;
+    let headers = room.get_mut(..headers.len() + VLAN_HLEN)?;
+    let (to_addresses, to_rest) = headers.split_at_mut(addresses.len());
+    let (to_tag, to_rest) = to_rest.split_at_mut(VLAN_HLEN);
+    to_addresses.copy_from_slice(addresses);
+    let [high, low] = tag.to_be_bytes();
+    to_tag.copy_from_slice(&[0x81, 0x00, high, low]);
+    to_rest.copy_from_slice(rest);
+    Some(headers)
 }
 
 /// Bytes of a packet on the wire: of an LSO packet, those of all of its segments.

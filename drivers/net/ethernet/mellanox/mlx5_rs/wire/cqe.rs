@@ -27,6 +27,13 @@ layouts! {
         OWNER: 0x1ff, 1;
     }
 
+    /// The last 8 bytes of a [`Cqe`]: all that there is to know of a send queue entry that is done.
+    CqeEnd[0x8] "" {
+        WQE_COUNTER: 0x20, 16;
+        OPCODE: 0x38, 4;
+        OWNER: 0x3f, 1;
+    }
+
     /// First half of an entry of 128 bytes, with the results of the NVMe/TCP offload.
     NvmeTcpCqe[0x40] "" {
         /// Bytes that were placed.

@@ -19,6 +19,8 @@ layouts! {
         SQN: 0x20, 24;
         /// Length of the entry in units of 16 bytes.
         DS: 0x3a, 6;
+        /// All of the word with [`CtrlSegment::CQ_UPDATE`].
+        FLAGS: 0x40, 32;
         /// Ask for a completion.
         CQ_UPDATE: 0x5c, 1;
         GENERAL_ID: 0x60, 32;
@@ -68,6 +70,8 @@ layouts! {
 
 /// Size of the basic block of send queues.
 pub const WQEBB: usize = 64;
+/// Where [`CtrlSegment::FLAGS`] are, in bytes.
+pub const CTRL_FLAGS_OFFSET: usize = 8;
 /// Unit of [`CtrlSegment::DS`].
 pub const DS: usize = 16;
 /// Data segments with this key end the list of a receive queue entry.
