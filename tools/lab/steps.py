@@ -17,9 +17,10 @@ class Failure(Exception):
 
 
 def duration(seconds):
+    seconds = round(seconds)
     if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
+        return f"{seconds} s"
+    return f"{seconds // 60} min {seconds % 60:02} s"
 
 
 def need_space(gigabytes, what, where=CACHE):

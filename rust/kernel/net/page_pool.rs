@@ -109,8 +109,44 @@ impl PagePool {
         // SAFETY: The pool is valid by the type invariant, and the exclusive borrow makes this the
         // only consumer.
         let page = unsafe { bindings::page_pool_dev_alloc_pages(self.0.as_ptr()) };
-        // INVARIANT: The page came from a pool just now, with one reference.
-        Ok(PoolPage(NonNull::new(page).ok_or(ENOMEM)?))
+        // INVARIANT: The page came from a pool just now, with one reference, and is all of it.
+        Ok(PoolPage {
+            page: NonNull::new(page).ok_or(ENOMEM)?,
+            start: 0,
+            size: PAGE_SIZE as u32,
+        })
+    }
+
+    /// Takes `size` bytes of a page out of the pool; what is next to them may go to other packets.
+    ///
+    /// The page is recycled when all of its parts have come back. Context as for [`Self::alloc`].
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if `size` is not a power of two from [`bindings::SMP_CACHE_BYTES`] to a page, so
+    /// that parts share neither a cache line nor more than a page has; [`ENOMEM`].
+    #[inline]
+    pub fn alloc_part(&mut self, size: usize) -> Result<PoolPage> {
+        if size == PAGE_SIZE {
+            return self.alloc();
+        }
+        if !size.is_power_of_two()
+            || !(bindings::SMP_CACHE_BYTES as usize..PAGE_SIZE).contains(&size)
+        {
+            return Err(EINVAL);
+        }
+        let mut start = 0;
+        // CAST: Less than a page.
+        let size = size as u32;
+        // SAFETY: As in `alloc()`.
+        let page =
+            unsafe { bindings::page_pool_dev_alloc_frag(self.0.as_ptr(), &raw mut start, size) };
+        // INVARIANT: The part came from a pool just now, with a reference of its own.
+        Ok(PoolPage {
+            page: NonNull::new(page).ok_or(ENOMEM)?,
+            start,
+            size,
+        })
     }
 }
 
@@ -122,12 +158,19 @@ impl Drop for PagePool {
     }
 }
 
-/// A page of a [`PagePool`]. Dropping it gives it back; not in hard interrupts.
+/// A page of a [`PagePool`], or a part of one. Dropping it gives it back; not in hard interrupts.
+///
+/// Positions are counted from the start of the part.
 ///
 /// # Invariants
 ///
-/// The page came from a [`PagePool`], and this structure owns its only pool reference.
-pub struct PoolPage(NonNull<bindings::page>);
+/// The page came from a [`PagePool`], and this structure owns the pool reference of `size` bytes from
+/// `start`, which are inside of the page. Nobody else has a reference for them.
+pub struct PoolPage {
+    page: NonNull<bindings::page>,
+    start: u32,
+    size: u32,
+}
 
 // SAFETY: A page can be given back by any thread.
 unsafe impl Send for PoolPage {}
@@ -140,13 +183,25 @@ impl PoolPage {
     #[inline]
     pub fn dma_handle(&self) -> DmaAddress {
         // SAFETY: The page came from a pool that maps its pages.
-        unsafe { bindings::page_pool_get_dma_addr(self.0.as_ptr()) }
+        unsafe { bindings::page_pool_get_dma_addr(self.as_raw()) + DmaAddress::from(self.start) }
+    }
+
+    /// Returns the number of bytes.
+    #[inline]
+    pub fn size(&self) -> usize {
+        self.size as usize
+    }
+
+    /// Returns where in the page it starts.
+    #[inline]
+    pub(crate) fn start(&self) -> usize {
+        self.start as usize
     }
 
     /// Returns the raw page.
     #[inline]
     pub fn as_raw(&self) -> *mut bindings::page {
-        self.0.as_ptr()
+        self.page.as_ptr()
     }
 
     /// Gives up this reference without giving the page back.
@@ -158,7 +213,16 @@ impl PoolPage {
     #[inline]
     fn pool(&self) -> *mut bindings::page_pool {
         // SAFETY: The page came from a pool, which exists as long as it has pages out.
-        unsafe { bindings::page_pool_of_page(self.0.as_ptr()) }
+        unsafe { bindings::page_pool_of_page(self.as_raw()) }
+    }
+
+    /// Returns where in the page `range` is.
+    #[inline]
+    fn in_page(&self, range: &Range<usize>) -> Result<Range<usize>> {
+        if range.start > range.end || range.end > self.size() {
+            return Err(EINVAL);
+        }
+        Ok(self.start() + range.start..self.start() + range.end)
     }
 
     /// Makes what the device wrote into `range` visible to the CPU.
@@ -168,15 +232,13 @@ impl PoolPage {
     /// [`EINVAL`] if `range` is not inside of the page.
     #[inline]
     pub fn sync_for_cpu(&self, range: Range<usize>) -> Result {
-        if range.start > range.end || range.end > PAGE_SIZE {
-            return Err(EINVAL);
-        }
+        let range = self.in_page(&range)?;
         // CAST: Both are at most `PAGE_SIZE`.
         // SAFETY: The page came from the pool, and the range is inside of it.
         unsafe {
             bindings::page_pool_dma_sync_for_cpu(
                 self.pool(),
-                self.0.as_ptr(),
+                self.as_raw(),
                 range.start as u32,
                 range.len() as u32,
             )
@@ -191,15 +253,13 @@ impl PoolPage {
     /// [`EINVAL`] if `range` is not inside of the page.
     #[inline]
     pub fn sync_for_device(&self, range: Range<usize>) -> Result {
-        if range.start > range.end || range.end > PAGE_SIZE {
-            return Err(EINVAL);
-        }
+        let range = self.in_page(&range)?;
         // CAST: Both are at most `PAGE_SIZE`.
         // SAFETY: The page came from the pool, and the range is inside of it.
         unsafe {
             bindings::page_pool_dma_sync_for_device(
                 self.pool(),
-                self.0.as_ptr(),
+                self.as_raw(),
                 range.start as u32,
                 range.len() as u32,
             )
@@ -216,12 +276,10 @@ impl PoolPage {
     /// [`EINVAL`] if `range` is not inside of the page.
     #[inline]
     pub(crate) fn data(&self, range: &Range<usize>) -> Result<*const u8> {
-        if range.start > range.end || range.end > PAGE_SIZE {
-            return Err(EINVAL);
-        }
+        let range = self.in_page(range)?;
         // SAFETY: Pages of these pools are in the linear map, and the start is inside of the page.
         Ok(unsafe {
-            bindings::page_address(self.0.as_ptr())
+            bindings::page_address(self.as_raw())
                 .cast::<u8>()
                 .cast_const()
                 .add(range.start)
@@ -248,7 +306,7 @@ impl Drop for PoolPage {
     fn drop(&mut self) {
         // SAFETY: By the type invariant we own a pool reference. The size -1 has all of the page
         // synced for the device. Direct recycling is decided by the C side.
-        unsafe { bindings::page_pool_put_page(self.pool(), self.0.as_ptr(), u32::MAX, false) };
+        unsafe { bindings::page_pool_put_page(self.pool(), self.as_raw(), u32::MAX, false) };
     }
 }
 
@@ -337,6 +395,37 @@ mod tests {
             assert_eq!(page.sync_for_cpu(1..PAGE_SIZE + 1), Err(EINVAL));
             page.sync_for_device(0..PAGE_SIZE)?;
             assert_eq!(page.sync_for_device(1..PAGE_SIZE + 1), Err(EINVAL));
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn parts_do_not_overlap() -> Result {
+        with_pool(16, |mut pool| {
+            let half = PAGE_SIZE / 2;
+            let (first, second) = (pool.alloc_part(half)?, pool.alloc_part(half)?);
+            assert_eq!(first.as_raw(), second.as_raw());
+            assert_eq!(second.dma_handle(), first.dma_handle() + half as DmaAddress);
+            assert_eq!(
+                first.data(&(0..half))?.wrapping_add(half),
+                second.data(&(0..half))?
+            );
+            let mut byte = [0; 1];
+            first.read(half - 1, &mut byte)?;
+            assert_eq!(first.read(half, &mut byte), Err(EINVAL));
+            assert_eq!(second.sync_for_cpu(0..half + 1), Err(EINVAL));
+
+            // The page comes back with the last of its parts, not before.
+            let (page, third) = (first.as_raw(), pool.alloc_part(half)?);
+            assert!(third.as_raw() != page);
+            drop(first);
+            let (whole, small) = (pool.alloc_part(PAGE_SIZE)?, pool.alloc_part(64));
+            assert!(whole.as_raw() != page && whole.size() == PAGE_SIZE && small.is_ok());
+            assert_eq!(second.size(), half);
+
+            for size in [0, 32, 96, 2 * PAGE_SIZE] {
+                assert_eq!(pool.alloc_part(size).err(), Some(EINVAL));
+            }
             Ok(())
         })
     }

@@ -47,14 +47,16 @@ pub const MAX_SKB_FRAGS: usize = bindings::MAX_SKB_FRAGS as usize;
 const SHARED_INFO: usize =
     size_of::<bindings::skb_shared_info>().next_multiple_of(bindings::SMP_CACHE_BYTES as usize);
 
-/// Bytes that stay free before a packet in a page for [`RxSkb::from_page`].
+/// Bytes that stay free before a packet in memory for [`RxSkb::from_page`].
 pub const PAGE_HEADROOM: usize = {
     let pad = bindings::L1_CACHE_BYTES as usize;
     bindings::NET_IP_ALIGN as usize + if pad > 32 { pad } else { 32 }
 };
 
-/// Bytes that a packet in a page for [`RxSkb::from_page`] can have.
-pub const PAGE_ROOM: usize = PAGE_SIZE - PAGE_HEADROOM - SHARED_INFO;
+/// Returns how many bytes a packet can have in `size` bytes of a page for [`RxSkb::from_page`].
+pub const fn room_in_page(size: usize) -> usize {
+    size.saturating_sub(PAGE_HEADROOM + SHARED_INFO)
+}
 
 /// A reference to a page that does not belong to the driver, such as the destination of a read.
 ///
@@ -164,11 +166,11 @@ impl RxSkb {
         Ok(skb)
     }
 
-    /// Makes the page that holds a packet its head. Nothing is copied, and the page is recycled when
-    /// the packet is freed.
+    /// Makes the page, or part of one, that holds a packet its head. Nothing is copied, and the page
+    /// is recycled when the packet is freed.
     ///
-    /// The packet is at `range` of the page, which has to be synced for the CPU. Before it are at
-    /// least [`PAGE_HEADROOM`] bytes, and it has at most [`PAGE_ROOM`].
+    /// The packet is at `range`, which has to be synced for the CPU. Before it are at least
+    /// [`PAGE_HEADROOM`] bytes, and it has at most [`room_in_page`].
     ///
     /// # Errors
     ///
@@ -176,30 +178,29 @@ impl RxSkb {
     #[cfg(CONFIG_PAGE_POOL)]
     #[inline]
     pub fn from_page(_budget: &Budget<'_>, page: PoolPage, range: Range<usize>) -> Result<Self> {
-        if range.start < PAGE_HEADROOM
-            || range.start > range.end
-            || range.end > PAGE_SIZE - SHARED_INFO
-        {
+        if range.start < PAGE_HEADROOM || range.start > range.end || range.end > PAGE_SIZE {
             return Err(EINVAL);
         }
         let align = bindings::SMP_CACHE_BYTES as usize;
+        // It ends inside of the page, or `data()` fails.
         let size = range.end.next_multiple_of(align) + SHARED_INFO;
         let start = page.data(&(0..size))?.cast_mut();
+        let unused = page.size() - size;
         // CAST: Parts of a page.
-        // SAFETY: The page is ours alone, and is in the linear map; `size` bytes of it hold the packet
+        // SAFETY: The part is ours alone, and is in the linear map; `size` bytes of it hold the packet
         // and what the stack adds. The token proves that we are in the poll function of a context.
         let skb = unsafe { bindings::napi_build_skb(start.cast(), size as c_uint) };
         // INVARIANT: The skb was made just now.
         let skb = Self(NonNull::new(skb).ok_or(ENOMEM)?);
         let _ = page.into_raw();
         // SAFETY: The skb is ours, is empty, and has room for the range. The reference to the page has
-        // moved into it; marking it for recycling makes it give the page back to the pool. The rest of
-        // the page cannot be used for anything else.
+        // moved into it; marking it for recycling makes it give the page back to the pool. What is
+        // left cannot be used for anything else.
         unsafe {
             bindings::skb_mark_for_recycle(skb.as_raw());
             bindings::skb_reserve(skb.as_raw(), range.start as c_int);
             bindings::skb_put(skb.as_raw(), range.len() as c_uint);
-            (*skb.as_raw()).truesize += (PAGE_SIZE - size) as c_uint;
+            (*skb.as_raw()).truesize += unused as c_uint;
         }
         Ok(skb)
     }
@@ -289,28 +290,30 @@ impl RxSkb {
         Ok(())
     }
 
-    /// Appends part of a page of a pool as a fragment.
+    /// Appends `range` of a page of a pool, or of a part of one, as a fragment.
     ///
-    /// `truesize` is the number of bytes of memory that the fragment keeps from other use. The
-    /// packet's pages are recycled when it is freed.
+    /// The packet is accounted for all of the part, which is recycled when the packet is freed.
     ///
     /// # Errors
     ///
     /// [`ENOSPC`] if there are [`MAX_SKB_FRAGS`] fragments, [`EINVAL`] if the range is not inside of
-    /// the page.
+    /// the part.
     #[cfg(CONFIG_PAGE_POOL)]
     #[inline]
-    pub fn add_pool_frag(&mut self, page: PoolPage, range: Range<usize>, truesize: u32) -> Result {
-        if range.start > range.end || range.end > PAGE_SIZE {
+    pub fn add_pool_frag(&mut self, page: PoolPage, range: Range<usize>) -> Result {
+        if range.start > range.end || range.end > page.size() {
             return Err(EINVAL);
         }
         self.room_for_frag()?;
+        let start = page.start() + range.start;
+        // CAST: At most `PAGE_SIZE`.
+        let truesize = page.size() as u32;
         // SAFETY: The range is inside of the page, whose reference moves into the skb. Marking the
         // skb for recycling makes it give pool pages back to their pool, and others to the page
         // allocator.
         unsafe {
             bindings::skb_mark_for_recycle(self.as_raw());
-            self.add_frag(page.into_raw(), range.start, range.len(), truesize);
+            self.add_frag(page.into_raw(), start, range.len(), truesize);
         }
         Ok(())
     }
@@ -318,7 +321,7 @@ impl RxSkb {
     /// Appends part of a page as a fragment.
     ///
     /// The range has to be inside of the page, or of the compound page whose head it is. `truesize`
-    /// as for [`Self::add_pool_frag`].
+    /// is the number of bytes of memory that the fragment keeps from other use.
     ///
     /// # Errors
     ///

@@ -53,6 +53,7 @@ use crate::{
     },
     rq::{
         ReceiveQueue,
+        Room,
         RqObject, //
     },
     rss::ReceiveQueueTable,
@@ -369,16 +370,11 @@ impl Channel {
             EntrySize::Bytes64
         };
         let rx_cq = CompletionQueue::new(hca, eq, rx_log, entry_size, settings.rx_coalesce)?;
-        let pages = settings.rx_entries * ReceiveQueue::pages_per_entry(config.max_packet)?;
+        let room = Room::new(config.max_packet)?;
+        // CAST: A few for each entry.
+        let pages = settings.rx_entries * room.pages() as u32;
         let pool = PagePool::new(dev, config.netdev, index, pages)?;
-        let rq = ReceiveQueue::new(
-            hca,
-            rx_cq.object(),
-            pool,
-            rx_log,
-            config.max_packet,
-            config.strip_vlan,
-        )?;
+        let rq = ReceiveQueue::new(hca, rx_cq.object(), pool, rx_log, room, config.strip_vlan)?;
         let tx_cq =
             CompletionQueue::new(hca, eq, tx_log, EntrySize::Bytes64, settings.tx_coalesce)?;
         let (transmit_queue, transmitted) =

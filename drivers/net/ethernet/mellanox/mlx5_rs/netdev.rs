@@ -60,7 +60,7 @@ use crate::{
     },
     rq::{
         RqObject,
-        MAX_PAGES, //
+        MAX_PACKET, //
     },
     rss::{
         self,
@@ -84,7 +84,7 @@ const PORT_OVERHEAD: u32 = FRAME_OVERHEAD as u32 + 4;
 
 /// Largest MTU for which a frame fits the pages of a receive queue entry.
 // CAST: A few pages.
-const MAX_MTU: u32 = (MAX_PAGES * kernel::page::PAGE_SIZE - FRAME_OVERHEAD) as u32;
+const MAX_MTU: u32 = (MAX_PACKET - FRAME_OVERHEAD) as u32;
 
 /// Sizes that the queues can have: powers of two within this range. Those for transmission count
 /// basic blocks of 64 bytes, of which a packet takes one or more.

@@ -2,6 +2,8 @@
 
 //! Receive queues.
 
+use core::ops::Range;
+
 use kernel::{
     net::{
         page_pool::{
@@ -9,8 +11,8 @@ use kernel::{
             PoolPage, //
         },
         skbuff::{
-            PAGE_HEADROOM,
-            PAGE_ROOM, //
+            room_in_page,
+            PAGE_HEADROOM, //
         }, //
     },
     page::PAGE_SIZE,
@@ -44,8 +46,11 @@ use crate::{
     },
 };
 
-/// Pages of an entry at most; an entry has room for a packet of the largest MTU.
-pub(crate) const MAX_PAGES: usize = 4;
+/// Pages of an entry at most.
+const MAX_PAGES: usize = 4;
+
+/// Bytes of the largest packet that fits an entry.
+pub(crate) const MAX_PACKET: usize = room_in_page(PAGE_SIZE) + (MAX_PAGES - 1) * PAGE_SIZE;
 
 /// Doorbell record of a receive queue.
 const RECORD_RECEIVE: usize = 0;
@@ -65,7 +70,7 @@ impl RqObject {
     }
 }
 
-/// The pages of one entry, or of one packet.
+/// The pages, or the part of one, of one entry or packet.
 pub(crate) type Pages = [Option<PoolPage>; MAX_PAGES];
 
 /// A receive queue with its pages: whoever has it `&mut` fills it. Fields are dropped in order: the
@@ -76,7 +81,6 @@ pub(crate) struct ReceiveQueue {
     entries: KVVec<Pages>,
     pool: PagePool,
     hca: Arc<Hca>,
-    pages_per_entry: usize,
     room: Room,
     /// Counter of the entry that is posted next.
     producer: u32,
@@ -87,50 +91,70 @@ pub(crate) struct ReceiveQueue {
 /// Where packets are in the pages of an entry.
 #[derive(Clone, Copy)]
 pub(crate) struct Room {
-    /// Bytes before the packet.
-    pub(crate) start: usize,
-    /// Bytes that the packet can have.
-    pub(crate) len: usize,
+    /// Pages, or parts of them.
+    pages: usize,
+    /// Bytes of each of them.
+    part: usize,
+    /// Bytes of a packet in the first one, which is going to be its head.
+    pub(crate) first: usize,
 }
 
 impl Room {
-    /// For packets of at most `max_packet` bytes in `pages` pages.
-    fn new(max_packet: usize, pages: usize) -> Self {
-        if max_packet <= PAGE_ROOM {
-            // The page is going to be the head of the packet.
-            Self {
-                start: PAGE_HEADROOM,
-                len: PAGE_ROOM,
-            }
+    /// For packets of at most `max_packet` bytes.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if that is more than [`MAX_PACKET`].
+    pub(crate) fn new(max_packet: usize) -> Result<Self> {
+        // As packets of the usual MTU fit half a page, two of them share one.
+        let part = if max_packet <= room_in_page(PAGE_SIZE / 2) {
+            PAGE_SIZE / 2
         } else {
-            Self {
-                start: 0,
-                len: pages * PAGE_SIZE,
-            }
+            PAGE_SIZE
+        };
+        if max_packet > MAX_PACKET {
+            return Err(EINVAL);
         }
+        let first = room_in_page(part);
+        let pages = 1 + max_packet.saturating_sub(first).div_ceil(PAGE_SIZE);
+        Ok(Self { pages, part, first })
     }
 
-    /// Whether the page with the packet can be its head.
+    /// Pages, or parts of them.
+    pub(crate) fn pages(self) -> usize {
+        self.pages
+    }
+
+    /// Bytes that a packet can have.
     #[inline]
-    pub(crate) fn is_head(self) -> bool {
-        self.start != 0
+    pub(crate) fn len(self) -> usize {
+        self.first + (self.pages - 1) * PAGE_SIZE
+    }
+
+    /// The part of page `index` that `range` of a packet is in.
+    #[inline]
+    pub(crate) fn part_in_page(self, index: usize, range: &Range<usize>) -> Range<usize> {
+        // Of the packet, the bytes from `base` on are in the page, from `start` on.
+        let (base, start, end) = match index.checked_sub(1) {
+            None => (0, PAGE_HEADROOM, PAGE_HEADROOM + self.first),
+            Some(before) => (self.first + before * PAGE_SIZE, 0, PAGE_SIZE),
+        };
+        let in_page = |at: usize| at.saturating_sub(base).saturating_add(start).min(end);
+        in_page(range.start)..in_page(range.end)
     }
 }
 
 impl ReceiveQueue {
-    /// Creates a queue of `1 << log_size` entries whose packets are at most `max_packet` bytes long,
-    /// and fills it.
+    /// Creates a queue of `1 << log_size` entries with `room` for a packet each, and fills it.
     pub(crate) fn new(
         hca: &Arc<Hca>,
         cq: &Arc<CqObject>,
         pool: PagePool,
         log_size: u32,
-        max_packet: usize,
+        room: Room,
         strip_vlan: bool,
     ) -> Result<Self> {
-        // CAST: Widening.
-        let pages_per_entry = Self::pages_per_entry(max_packet)? as usize;
-        let stride = Self::stride(pages_per_entry);
+        let stride = Self::stride(room);
         let ring = DmaBuffer::new(hca.dev().get(), stride << log_size)?;
         let doorbell_record = DmaBuffer::new(hca.dev().get(), 8)?;
         let wq = WorkQueue::zeroed()
@@ -172,26 +196,12 @@ impl ReceiveQueue {
             hca: hca.clone(),
             pool,
             entries,
-            pages_per_entry,
-            room: Room::new(max_packet, pages_per_entry),
+            room,
             producer: 0,
             consumer: 0,
         };
         queue.fill()?;
         Ok(queue)
-    }
-
-    /// Pages of each entry of a queue whose packets are at most `max_packet` bytes long.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if that is more than [`MAX_PAGES`].
-    pub(crate) fn pages_per_entry(max_packet: usize) -> Result<u32> {
-        match max_packet.div_ceil(PAGE_SIZE) {
-            // CAST: A small number.
-            pages @ 1..=MAX_PAGES => Ok(pages as u32),
-            _ => Err(EINVAL),
-        }
     }
 
     /// The pool of the queue.
@@ -201,8 +211,8 @@ impl ReceiveQueue {
 
     /// Bytes of an entry: a data segment for each page, and one more if that makes a power of two.
     #[inline]
-    fn stride(pages_per_entry: usize) -> usize {
-        pages_per_entry.next_power_of_two() * DataSegment::SIZE
+    fn stride(room: Room) -> usize {
+        room.pages.next_power_of_two() * DataSegment::SIZE
     }
 
     /// The queue as the device has it.
@@ -227,32 +237,23 @@ impl ReceiveQueue {
         counter as usize & self.entries.len().wrapping_sub(1)
     }
 
-    /// Takes the pages of the entry that a completion names, if it is posted.
+    /// Takes the entry that a completion names, if it is posted, off the queue, and returns its pages.
+    /// Those that are left in it are used again.
     ///
     /// Entries are completed in order. A completion that is out of order was made up: the device may
     /// not have written to the entry, and may still write to it.
     #[inline]
-    pub(crate) fn take(&mut self, wqe_counter: u16) -> Option<Pages> {
+    pub(crate) fn take(&mut self, wqe_counter: u16) -> Option<&mut Pages> {
         // CAST: The device counts with 16 bits.
         if self.is_empty() || wqe_counter != self.consumer as u16 {
             return None;
         }
         let index = self.index(self.consumer);
-        let entry = self.entries.get_mut(index)?;
         self.consumer = self.consumer.wrapping_add(1);
-        Some(core::mem::replace(entry, [const { None }; MAX_PAGES]))
+        self.entries.get_mut(index)
     }
 
-    /// Gives the pages back that were taken last, so that their entry is posted once more as it is.
-    #[inline]
-    pub(crate) fn put_back(&mut self, pages: Pages) {
-        let index = self.index(self.consumer.wrapping_sub(1));
-        if let Some(entry) = self.entries.get_mut(index) {
-            *entry = pages;
-        }
-    }
-
-    /// Posts all entries that are not, with pages if they have none, as far as there is memory.
+    /// Posts all entries that are not, with the pages that they miss, as far as there is memory.
     ///
     /// # Errors
     ///
@@ -277,13 +278,15 @@ impl ReceiveQueue {
             let Some(entry) = self.entries.get_mut(index) else {
                 break;
             };
-            // Pages that were put back are where the entry in the ring says.
-            if entry[0].is_none() {
-                let mut pages: Pages = [const { None }; MAX_PAGES];
-                for page in pages.iter_mut().take(self.pages_per_entry) {
-                    *page = Some(self.pool.alloc()?);
+            let mut is_new = false;
+            for page in entry.iter_mut().take(self.room.pages) {
+                if page.is_none() {
+                    *page = Some(self.pool.alloc_part(self.room.part)?);
+                    is_new = true;
                 }
-                *entry = pages;
+            }
+            // Otherwise the pages are where the entry in the ring says.
+            if is_new {
                 self.write_entry(index);
             }
             self.producer = self.producer.wrapping_add(1);
@@ -297,25 +300,23 @@ impl ReceiveQueue {
         let Some(pages) = self.entries.get(index) else {
             return;
         };
-        let stride = Self::stride(self.pages_per_entry);
-        let mut at = index * stride;
-        let end = at + stride;
-        let mut pages = pages.iter().flatten();
-        let mut start = self.room.start;
-        while at < end {
-            let data = match pages.next() {
-                Some(page) => DataSegment::zeroed()
-                    // CAST: At most 4096.
-                    .with(DataSegment::BYTE_COUNT, self.room.len.min(PAGE_SIZE) as u32)
-                    .with(DataSegment::LKEY, self.hca.key())
-                    .with(DataSegment::ADDR, page.dma_handle() + start as u64),
+        let stride = Self::stride(self.room);
+        for segment in 0..stride / DataSegment::SIZE {
+            let data = match pages.get(segment).and_then(Option::as_ref) {
+                Some(page) => {
+                    let part = self.room.part_in_page(segment, &(0..self.room.len()));
+                    DataSegment::zeroed()
+                        // CAST: Positions in a page.
+                        .with(DataSegment::BYTE_COUNT, part.len() as u32)
+                        .with(DataSegment::LKEY, self.hca.key())
+                        .with(DataSegment::ADDR, page.dma_handle() + part.start as u64)
+                }
                 None => DataSegment::zeroed().with(DataSegment::LKEY, TERMINATE_SCATTER_LIST_LKEY),
             };
             if let Some(unit) = data.bytes().first_chunk() {
+                let at = index * stride + segment * DataSegment::SIZE;
                 self.object.ring.write16(at, unit);
             }
-            start = 0;
-            at += DataSegment::SIZE;
         }
     }
 }

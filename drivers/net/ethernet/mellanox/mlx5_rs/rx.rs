@@ -18,7 +18,6 @@ use kernel::{
         },
         ulp_ddp, //
     },
-    page::PAGE_SIZE,
     prelude::*,
     sync::Arc, //
 };
@@ -44,16 +43,9 @@ use crate::{
             Cqe,
             NvmeTcpCqe, //
         },
-        packet::header_len,
         Layout, //
     },
 };
-
-/// Packets up to this length are copied, their pages are used once more at once.
-const COPY_BREAK: usize = 256;
-
-/// Bytes of a packet in which its headers are looked for.
-const HEADER_ROOM: usize = 192;
 
 /// The receive side of a channel.
 pub(crate) struct Receiver {
@@ -75,31 +67,66 @@ struct Offloaded {
     resync: Option<u32>,
 }
 
-/// A received packet in the pages of its queue entry.
-pub(crate) struct Packet {
-    pages: Pages,
+impl Offloaded {
+    /// Makes the packet of which `packet` is what the device did not place.
+    fn build(
+        self,
+        packet: Packet<'_>,
+        ddp_counters: &ulp_ddp::Counters,
+        cqe: &Cqe,
+        counters: &Counters,
+        budget: &Budget<'_>,
+    ) -> Result<RxSkb> {
+        let flow = match (&self.flow, &self.placed) {
+            (Some(flow), _) => flow,
+            // Without its flow, this is a packet like any other.
+            (None, None) => return packet.into_skb(budget),
+            (None, Some(_)) => {
+                counters.rx_placed_dropped.add(1);
+                ddp_counters.dropped(1);
+                return Err(ENOENT);
+            }
+        };
+        if let Some(seq) = self.resync {
+            ddp_counters.resync_requested();
+            flow.resync_requested(seq);
+        }
+        let mut skb = match &self.placed {
+            Some(placed) => {
+                let skb = placed.build(packet, flow, budget).inspect_err(|_| {
+                    counters.rx_placed_dropped.add(1);
+                    ddp_counters.dropped(1);
+                })?;
+                // CAST: Widening.
+                ddp_counters.placed(1, placed.len() as u64);
+                skb
+            }
+            None => packet.into_skb(budget)?,
+        };
+        skb.set_ulp_crc(cqe.get(Cqe::NVMEOTCP_DDGST_OK) != 0 && flow.trusts_digests());
+        Ok(skb)
+    }
+}
+
+/// A received packet in the pages of its queue entry. Those that are left when it is dropped are for
+/// the device to write to.
+pub(crate) struct Packet<'a> {
+    pages: &'a mut Pages,
     room: Room,
     len: usize,
 }
 
-impl Packet {
+impl<'a> Packet<'a> {
     /// Takes the pages of an entry into which the device wrote `len` bytes.
     #[inline]
-    fn new(pages: Pages, room: Room, len: usize) -> Result<Self> {
+    fn new(pages: &'a mut Pages, room: Room, len: usize) -> Result<Self> {
         // The device cannot have written more than there was room for.
-        if len > room.len {
+        if len > room.len() {
             return Err(EIO);
         }
         let packet = Self { pages, room, len };
         packet.each_part(0..len, |page, part| page.sync_for_cpu(part))?;
         Ok(packet)
-    }
-
-    /// Gives the pages up, which nothing was taken from, for the device to write to.
-    #[inline]
-    fn into_pages(self) -> Result<Pages> {
-        self.each_part(0..self.len, |page, part| page.sync_for_device(part))?;
-        Ok(self.pages)
     }
 
     /// Calls `f` for the parts of pages that `range` is in.
@@ -109,27 +136,13 @@ impl Packet {
         range: Range<usize>,
         mut f: impl FnMut(&PoolPage, Range<usize>) -> Result,
     ) -> Result {
-        let end = range.end.saturating_add(self.room.start);
-        let pages = self.pages.iter().take(end.div_ceil(PAGE_SIZE));
-        for (index, page) in pages.enumerate() {
-            let part = self.part_in_page(index, &range);
+        for (index, page) in self.pages.iter().take(self.room.pages()).enumerate() {
+            let part = self.room.part_in_page(index, &range);
             if let (Some(page), false) = (page, part.is_empty()) {
                 f(page, part)?;
             }
         }
         Ok(())
-    }
-
-    /// The part of page `index` that `range` of the packet is in.
-    #[inline]
-    fn part_in_page(&self, index: usize, range: &Range<usize>) -> Range<usize> {
-        let base = index * PAGE_SIZE;
-        let in_page = |at: usize| {
-            at.saturating_add(self.room.start)
-                .saturating_sub(base)
-                .min(PAGE_SIZE)
-        };
-        in_page(range.start)..in_page(range.end)
     }
 
     /// Bytes in the pages.
@@ -143,62 +156,39 @@ impl Packet {
     }
 
     /// Appends `range` to `skb` as fragments.
+    #[inline]
     pub(crate) fn attach(&mut self, skb: &mut RxSkb, range: Range<usize>) -> Result {
-        for index in 0..self.pages.len() {
-            let part = self.part_in_page(index, &range);
+        for (index, slot) in self.pages.iter_mut().take(self.room.pages()).enumerate() {
+            let part = self.room.part_in_page(index, &range);
             if part.is_empty() {
                 continue;
             }
-            if let Some(page) = self.pages.get_mut(index).and_then(Option::take) {
-                // CAST: 4096.
-                skb.add_pool_frag(page, part, PAGE_SIZE as u32)?;
+            if let Some(page) = slot.take() {
+                skb.add_pool_frag(page, part)?;
             }
         }
         Ok(())
     }
 
-    /// Copies the start of the packet and returns how much that is.
-    fn start<'a>(&self, room: &'a mut [u8; HEADER_ROOM]) -> Result<&'a [u8]> {
-        let len = self.len.min(HEADER_ROOM);
-        let (room, _) = room.split_at_mut(len);
-        let page = self.pages[0].as_ref().ok_or(EINVAL)?;
-        page.read(self.room.start, room)?;
-        Ok(room)
-    }
-
-    /// A copy of the packet.
-    #[inline]
-    fn to_skb(&self, budget: &Budget<'_>) -> Result<RxSkb> {
-        let mut skb = RxSkb::alloc(budget, self.len)?;
-        self.copy(&mut skb, 0..self.len)?;
-        Ok(skb)
-    }
-
-    /// The packet as the stack wants it: in the head, or with the headers in the head and payload in
-    /// fragments.
+    /// The packet as the stack wants it: the first page is its head, further ones are fragments.
     #[inline]
     fn into_skb(mut self, budget: &Budget<'_>) -> Result<RxSkb> {
-        if self.len <= COPY_BREAK {
-            return self.to_skb(budget);
-        }
-        if self.room.is_head() {
-            let page = self.pages[0].take().ok_or(EINVAL)?;
-            let start = self.room.start;
-            return RxSkb::from_page(budget, page, start..start + self.len);
-        }
-        self.into_split_skb(budget)
-    }
-
-    /// The packet with its headers in the head and payload in fragments.
-    fn into_split_skb(mut self, budget: &Budget<'_>) -> Result<RxSkb> {
-        let mut room = [0; HEADER_ROOM];
-        let start = self.start(&mut room)?;
-        let head = header_len(start);
-        let mut skb = RxSkb::alloc(budget, HEADER_ROOM)?;
-        skb.put(start.get(..head).unwrap_or(start))?;
         let len = self.len;
-        self.attach(&mut skb, head..len)?;
+        let head = self.room.part_in_page(0, &(0..len));
+        let page = self.pages[0].take().ok_or(EINVAL)?;
+        let mut skb = RxSkb::from_page(budget, page, head)?;
+        if len > self.room.first {
+            self.attach(&mut skb, self.room.first..len)?;
+        }
         Ok(skb)
+    }
+}
+
+impl Drop for Packet<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // Fails for ranges outside of the pages only.
+        let _ = self.each_part(0..self.len, |page, part| page.sync_for_device(part));
     }
 }
 
@@ -262,6 +252,8 @@ impl Receiver {
     /// `EIO` if the completion is an error or makes no sense.
     #[inline]
     fn receive(&mut self, cqe: &Cqe, counters: &Counters, budget: &Budget<'_>) -> Result {
+        let offload = self.offloaded(cqe);
+        let room = self.rq.room();
         // CAST: 16 bits.
         let pages = self.rq.take(cqe.get(Cqe::WQE_COUNTER) as u16);
         let (Some(pages), cqe::OPCODE_RESP_SEND) = (pages, cqe.get32(Cqe::OPCODE)) else {
@@ -269,23 +261,14 @@ impl Receiver {
         };
         // CAST: Widening.
         let len = cqe.get32(Cqe::BYTE_CNT) as usize;
-        let skb = match self.offloaded(cqe) {
+        let skb = match offload {
             Some(offload) => {
                 let placed = offload.placed.map_or(0, |placed| placed.len());
                 let kept = len.checked_sub(placed).ok_or(EIO)?;
-                let packet = Packet::new(pages, self.rq.room(), kept)?;
-                self.receive_offloaded(packet, &offload, cqe, counters, budget)
+                let packet = Packet::new(pages, room, kept)?;
+                offload.build(packet, &self.ddp_counters, cqe, counters, budget)
             }
-            None => {
-                let packet = Packet::new(pages, self.rq.room(), len)?;
-                if len <= COPY_BREAK {
-                    let skb = packet.to_skb(budget);
-                    self.rq.put_back(packet.into_pages()?);
-                    skb
-                } else {
-                    packet.into_skb(budget)
-                }
-            }
+            None => Packet::new(pages, room, len)?.into_skb(budget),
         };
         match skb {
             Ok(skb) => self.deliver(skb, cqe, counters, budget),
@@ -309,45 +292,6 @@ impl Receiver {
             resync: (cqe.get(Cqe::NVMEOTCP_RESYNC) != 0)
                 .then(|| results.get32(NvmeTcpCqe::RESYNC_TCP_SN)),
         })
-    }
-
-    /// A packet of an offloaded connection.
-    fn receive_offloaded(
-        &self,
-        packet: Packet,
-        offload: &Offloaded,
-        cqe: &Cqe,
-        counters: &Counters,
-        budget: &Budget<'_>,
-    ) -> Result<RxSkb> {
-        let flow = match (&offload.flow, &offload.placed) {
-            (Some(flow), _) => flow,
-            // Without its flow, this is a packet like any other.
-            (None, None) => return packet.into_skb(budget),
-            (None, Some(_)) => {
-                counters.rx_placed_dropped.add(1);
-                self.ddp_counters.dropped(1);
-                return Err(ENOENT);
-            }
-        };
-        if let Some(seq) = offload.resync {
-            self.ddp_counters.resync_requested();
-            flow.resync_requested(seq);
-        }
-        let mut skb = match &offload.placed {
-            Some(placed) => {
-                let skb = placed.build(packet, flow, budget).inspect_err(|_| {
-                    counters.rx_placed_dropped.add(1);
-                    self.ddp_counters.dropped(1);
-                })?;
-                // CAST: Widening.
-                self.ddp_counters.placed(1, placed.len() as u64);
-                skb
-            }
-            None => packet.into_skb(budget)?,
-        };
-        skb.set_ulp_crc(cqe.get(Cqe::NVMEOTCP_DDGST_OK) != 0 && flow.trusts_digests());
-        Ok(skb)
     }
 
     fn deliver(&self, mut skb: RxSkb, cqe: &Cqe, counters: &Counters, budget: &Budget<'_>) {

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     glue,
+    rq::Room,
     rx::Packet,
     wire::{
         cqe::NvmeTcpCqe,
@@ -66,7 +67,7 @@ impl Placed {
     /// buffer, `ENOSPC` if there are too many fragments, `ENOMEM`.
     pub(crate) fn build(
         &self,
-        mut packet: Packet,
+        mut packet: Packet<'_>,
         flow: &FlowState,
         budget: &Budget<'_>,
     ) -> Result<RxSkb> {
@@ -99,5 +100,5 @@ impl Placed {
 pub(crate) fn most_fragments(bvecs: &[kernel::bindings::bio_vec], max_packet: usize) -> usize {
     let placed = plan::most_pieces::<PAGE_SIZE, _>(glue::extents(bvecs), max_packet);
     // What follows the placed bytes is in pages of the receive queue.
-    placed + max_packet.div_ceil(PAGE_SIZE)
+    placed + Room::new(max_packet).map_or(0, Room::pages)
 }

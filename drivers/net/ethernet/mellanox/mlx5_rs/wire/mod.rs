@@ -18,7 +18,6 @@ pub mod cmd;
 pub mod cqe;
 pub mod ctx;
 pub mod eqe;
-pub mod packet;
 pub mod wqe;
 
 pub use layout::{Field, Layout};
