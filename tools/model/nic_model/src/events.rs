@@ -108,6 +108,12 @@ impl Cq {
     fn waiting(&self) -> u32 {
         self.produced.wrapping_sub(self.reported)
     }
+
+    /// Whether the driver wants an event, and there is a completion that it did not know of when it
+    /// asked.
+    fn wants_event(&self) -> bool {
+        self.armed && self.produced.wrapping_sub(self.armed_at) & MASK24 != 0
+    }
 }
 
 /// Changes a completion as a fault plan wants it.
@@ -198,7 +204,7 @@ impl Queues {
         for cqn in deferred {
             let Ok(cq) = self.cqs.get_mut(cqn) else { continue };
             cq.deferred = false;
-            if cq.armed && cq.produced.wrapping_sub(cq.armed_at) & MASK24 != 0 {
+            if cq.wants_event() {
                 self.fire(host, cqn);
             }
         }
@@ -237,7 +243,7 @@ impl Queues {
             self.timers.pop_first();
             let Ok(cq) = self.cqs.get_mut(cqn) else { continue };
             cq.deadline = None;
-            if cq.armed {
+            if cq.wants_event() {
                 self.fire(host, cqn);
             }
         }
@@ -456,7 +462,7 @@ impl Queues {
         for cqn in std::mem::take(&mut self.dirty) {
             let Ok(cq) = self.cqs.get_mut(cqn) else { continue };
             cq.dirty = false;
-            if cq.armed {
+            if cq.wants_event() {
                 self.notify(host, cqn);
             }
         }
@@ -470,8 +476,17 @@ impl Queues {
         };
         cq.armed = true;
         cq.armed_at = ci;
-        // If dirty, the event comes with the next flush.
-        if cq.produced.wrapping_sub(ci) & MASK24 != 0 && !cq.dirty {
+        // What the driver has taken without an event needs none.
+        let ahead = cq.produced.wrapping_sub(ci) & MASK24;
+        if ahead < cq.waiting() {
+            cq.reported = cq.produced.wrapping_sub(ahead);
+        }
+        if ahead == 0 {
+            if let Some(deadline) = cq.deadline.take() {
+                self.timers.remove(&(deadline, cqn));
+            }
+        } else if !cq.dirty {
+            // If dirty, the event comes with the next flush.
             self.notify(host, cqn);
         }
     }
@@ -563,6 +578,24 @@ mod tests {
         queues.expire(&mut host);
         assert_eq!(events(&host), [1, 1]);
         assert!(queues.deadline().is_none());
+    }
+
+    #[test]
+    fn what_was_polled_needs_no_event() {
+        let (mut host, mut queues) = (host(""), queues(500, 4));
+        queues.arm_cq(&mut host, 1, 0);
+        complete(&mut queues, &mut host);
+        complete(&mut queues, &mut host);
+        assert!(queues.deadline().is_some());
+        // The driver looked before the event, and wants one for what comes then.
+        queues.arm_cq(&mut host, 1, 2);
+        assert!(queues.deadline().is_none());
+        for _ in 0..3 {
+            complete(&mut queues, &mut host);
+            assert!(events(&host).is_empty());
+        }
+        complete(&mut queues, &mut host);
+        assert_eq!(events(&host), [1]);
     }
 
     #[test]
