@@ -268,6 +268,13 @@ impl irq::Handler for Events {
         self.eq.process(|event| {
             if event.get32(Eqe::TYPE) == eqe::TYPE_COMPLETION {
                 if let Some(napi) = &*self.napi.lock() {
+                    // Whether it has completions or not, the CQ was disarmed.
+                    let cqn = event.get32(Eqe::CQN);
+                    for cq in [&napi.rx_cq, &napi.tx_cq, &napi.internal_cq] {
+                        if cq.number() == cqn {
+                            cq.event();
+                        }
+                    }
                     napi.schedule();
                 }
             }

@@ -87,7 +87,7 @@ pub(crate) struct CqObject {
     /// Entries, a power of two.
     size: u32,
     entry_size: EntrySize,
-    /// The consumer index that the queue was armed with last; [`NEVER`] at first.
+    /// The consumer index that the queue was armed with, [`NEVER`] if it is not.
     armed: Atomic<u32>,
     /// The consumer index at which [`CqObject::lost_event`] has seen a completion.
     seen: Atomic<u32>,
@@ -136,6 +136,11 @@ impl CqObject {
         let seen = self.seen.load(Relaxed) == armed;
         self.seen.store(if waits { armed } else { NEVER }, Relaxed);
         waits && seen
+    }
+
+    /// Notes an event of the queue: it is not armed any more.
+    pub(crate) fn event(&self) {
+        self.armed.store(NEVER, Relaxed);
     }
 
     /// Asks for one event when there is a completion after those that `arm` knows of.
@@ -298,8 +303,8 @@ impl CompletionQueue {
     /// What [`CqObject::arm`] needs to know; nothing if the queue need not be armed. No completion
     /// may be taken before it is called.
     ///
-    /// The queue is still armed if no completion was taken since it was armed last: an event for a
-    /// completion that was not taken leads to another poll.
+    /// The queue is still armed if no completion was taken since it was armed last and there was no
+    /// event. An event that comes at the same time leads to another poll.
     pub(crate) fn prepare_arm(&mut self) -> Option<Arm> {
         let consumer = self.consumer & CONSUMER_MASK;
         if self.object.armed.load(Relaxed) == consumer {
