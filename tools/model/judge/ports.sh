@@ -18,6 +18,16 @@ set_mtu() {
     ip link set "$NEAR" mtu "$1" && ip -n "$PEER" link set "$FAR" mtu "$1" && wait_for carrier_is 1
 }
 
+# Interrupts wait for more packets, but not for longer than they may.
+moderation() {
+    local slowest
+    ethtool -C "$NEAR" rx-usecs 200 rx-frames 64 tx-usecs 200 tx-frames 64 || return 1
+    slowest=$(ping -q -c 50 -i 0.02 -W 2 "$V4.2" | sed -n 's|^rtt.*= [^/]*/[^/]*/\([0-9]*\).*|\1|p')
+    echo "slowest reply: $slowest ms"
+    [ "${slowest:-9999}" -lt 500 ] && timeout 20 ping -q -f -c 2000 "$V4.2" && transfer "$V4.2" &&
+        ethtool -C "$NEAR" rx-usecs 0 rx-frames 0 tx-usecs 0 tx-frames 0
+}
+
 # A packet takes one half of a page, a page, or more than one: mlx5_rs goes over to more at these.
 odd_mtus() {
     local mtu
@@ -121,7 +131,7 @@ no_complaints() {
 }
 
 echo "KTAP version 1"
-echo "1..22"
+echo "1..23"
 ip netns add "$PEER"
 ip -n "$PEER" link set lo up
 # In this shell: it sets the names of the interfaces.
@@ -137,6 +147,7 @@ check "TCP over IPv6, both ways" both_ways ${V6}2
 check "UDP over IPv4, both ways" both_ways $V4.2 --udp --bitrate 20M --length 1400
 check "UDP over IPv6, both ways" both_ways ${V6}2 --udp --bitrate 20M --length 1400
 check "the device's checksums are right" checksums_are_used
+check "moderated interrupts" moderation
 check "odd MTUs" odd_mtus
 largest=$(ip -d -j link show dev "$NEAR" | jq '.[0].max_mtu')
 check "largest MTU" set_mtu "$largest"
