@@ -145,6 +145,8 @@ pub struct Moderation {
     pub usecs: u32,
     /// Packets.
     pub frames: u32,
+    /// The limits adapt to the traffic, see [`dim`](super::dim). Those above are for when they do not.
+    pub adaptive: bool,
 }
 
 /// Coalescing of interrupts.
@@ -251,6 +253,9 @@ pub trait Operations: Driver {
     /// For drivers with [`Self::create_rxfh_context`]. Each context has a key, a hash function and
     /// hash fields of its own.
     const RXFH_MAX_NUM_CONTEXTS: u32 = 0;
+
+    /// Whether [`Moderation::adaptive`] can be set.
+    const ADAPTIVE_COALESCE: bool = false;
 
     /// Locations of rules of receive classification. For drivers with [`Self::insert_rx_rule`].
     const RX_RULE_LOCATIONS: u32 = 0;
@@ -452,7 +457,13 @@ impl<T: Operations> Adapter<T> {
         ]),
         rxfh_max_num_contexts: T::RXFH_MAX_NUM_CONTEXTS,
         supported_coalesce_params: if T::HAS_SET_COALESCE {
-            bindings::ETHTOOL_COALESCE_USECS | bindings::ETHTOOL_COALESCE_MAX_FRAMES
+            bindings::ETHTOOL_COALESCE_USECS
+                | bindings::ETHTOOL_COALESCE_MAX_FRAMES
+                | if T::ADAPTIVE_COALESCE {
+                    bindings::ETHTOOL_COALESCE_USE_ADAPTIVE
+                } else {
+                    0
+                }
         } else {
             0
         },
@@ -825,6 +836,8 @@ impl<T: Operations> Adapter<T> {
                 (*coalesce).rx_max_coalesced_frames = rx.frames;
                 (*coalesce).tx_coalesce_usecs = tx.usecs;
                 (*coalesce).tx_max_coalesced_frames = tx.frames;
+                (*coalesce).use_adaptive_rx_coalesce = rx.adaptive.into();
+                (*coalesce).use_adaptive_tx_coalesce = tx.adaptive.into();
             }
             Ok(0)
         })
@@ -847,10 +860,12 @@ impl<T: Operations> Adapter<T> {
                 rx: Moderation {
                     usecs: (*coalesce).rx_coalesce_usecs,
                     frames: (*coalesce).rx_max_coalesced_frames,
+                    adaptive: (*coalesce).use_adaptive_rx_coalesce != 0,
                 },
                 tx: Moderation {
                     usecs: (*coalesce).tx_coalesce_usecs,
                     frames: (*coalesce).tx_max_coalesced_frames,
+                    adaptive: (*coalesce).use_adaptive_tx_coalesce != 0,
                 },
             }
         };

@@ -95,6 +95,7 @@ impl Test {
 impl Operations for Test {
     const SUPPORTED_INPUT_XFRM: InputXfrm = InputXfrm::SYM_OR_XOR;
     const NO_HDS_THRESHOLD: bool = true;
+    const ADAPTIVE_COALESCE: bool = true;
     const RXFH_MAX_NUM_CONTEXTS: u32 = 4;
     const RX_RULE_LOCATIONS: u32 = 16;
 
@@ -304,6 +305,7 @@ mod cases {
             ops.supported_ring_params,
             bindings::ethtool_supported_ring_param_ETHTOOL_RING_USE_HDS_THRS
         );
+        assert!(ops.supported_coalesce_params & bindings::ETHTOOL_COALESCE_USE_ADAPTIVE != 0);
     }
 
     #[test]
@@ -319,6 +321,7 @@ mod cases {
         channels.combined_count = 3;
         coalesce.rx_coalesce_usecs = 10;
         coalesce.tx_max_coalesced_frames = 20;
+        coalesce.use_adaptive_rx_coalesce = 1;
         let (kernel, extack) = (ptr::null_mut(), ptr::null_mut());
         assert_eq!(call!(set_ringparam(raw, &mut rings, kernel, extack)), OK);
         assert_eq!(call!(set_channels(raw, &mut channels)), OK);
@@ -340,6 +343,8 @@ mod cases {
         assert_eq!((channels.rx_count, channels.max_rx), (0, 0));
         assert_eq!(coalesce.rx_coalesce_usecs, 10);
         assert_eq!(coalesce.tx_max_coalesced_frames, 20);
+        assert_eq!(coalesce.use_adaptive_rx_coalesce, 1);
+        assert_eq!(coalesce.use_adaptive_tx_coalesce, 0);
         assert_eq!(call!(get_rx_ring_count(raw)), 3);
         Ok(())
     }
