@@ -5,6 +5,7 @@
 use kernel::{
     irq,
     net::{
+        dim::Direction,
         napi::{
             Budget,
             Napi,
@@ -233,6 +234,11 @@ impl Poll for Queues {
             self.counters.recover.add(1);
             request_recovery(self.netdev.get());
         }
+        let counters = &self.counters;
+        let rx_cq = &mut state.rx.cq;
+        rx_cq.adapt(&counters.rx_packets, &counters.rx_bytes);
+        let tx_cq = &mut state.tx_cq;
+        tx_cq.adapt(&counters.tx_packets, &counters.tx_bytes);
         Rearm {
             rx: state.rx.cq.prepare_arm(),
             tx: state.tx_cq.prepare_arm(),
@@ -376,14 +382,27 @@ impl Channel {
         } else {
             EntrySize::Bytes64
         };
-        let rx_cq = CompletionQueue::new(hca, eq, rx_log, entry_size, settings.rx_coalesce)?;
+        let rx_cq = CompletionQueue::new(
+            hca,
+            eq,
+            rx_log,
+            entry_size,
+            Direction::Rx,
+            settings.rx_coalesce,
+        )?;
         let room = Room::new(config.max_packet)?;
         // CAST: A few for each entry.
         let pages = settings.rx_entries * room.pages() as u32;
         let pool = PagePool::new(dev, config.netdev, index, pages)?;
         let rq = ReceiveQueue::new(hca, rx_cq.object(), pool, rx_log, room, config.strip_vlan)?;
-        let tx_cq =
-            CompletionQueue::new(hca, eq, tx_log, EntrySize::Bytes64, settings.tx_coalesce)?;
+        let tx_cq = CompletionQueue::new(
+            hca,
+            eq,
+            tx_log,
+            EntrySize::Bytes64,
+            Direction::Tx,
+            settings.tx_coalesce,
+        )?;
         let (transmit_queue, transmitted) =
             tx::create(hca, tx_cq.object(), tx_log, config.counters)?;
         let internal_cq = CompletionQueue::new(
@@ -391,6 +410,7 @@ impl Channel {
             eq,
             icosq::LOG_SIZE,
             EntrySize::Bytes64,
+            Direction::Tx,
             Coalesce::default(),
         )?;
         let internal_queue = InternalQueue::new(hca, internal_cq.object())?;

@@ -3,6 +3,14 @@
 //! Completion queues.
 
 use kernel::{
+    net::dim::{
+        Dim,
+        Direction,
+        Moderate,
+        Moderation,
+        PeriodMode,
+        Totals, //
+    },
     prelude::*,
     sync::{
         atomic::{
@@ -31,6 +39,7 @@ use crate::{
         Object, //
     },
     regs,
+    stats::Counter,
     wire::{
         cmd::*,
         cqe::*,
@@ -57,13 +66,16 @@ impl EntrySize {
     }
 }
 
-/// When completions of a queue lead to an event. Zeroes: each as soon as it is there.
+/// When completions of a queue lead to an event, unless that adapts to the traffic. Zeroes: each as
+/// soon as it is there.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Coalesce {
     /// Microseconds after the first completion, below [`Coalesce::MAX_USECS`].
     pub(crate) usecs: u16,
     /// Completions.
     pub(crate) frames: u16,
+    /// It adapts.
+    pub(crate) adaptive: bool,
 }
 
 impl Coalesce {
@@ -91,6 +103,8 @@ pub(crate) struct CqObject {
     armed: Atomic<u32>,
     /// The consumer index at which [`CqObject::lost_event`] has seen a completion.
     seen: Atomic<u32>,
+    /// Events of the queue.
+    events: Atomic<u32>,
     hca: Arc<Hca>,
     _eq: Arc<EventQueue>,
 }
@@ -138,9 +152,11 @@ impl CqObject {
         waits && seen
     }
 
-    /// Notes an event of the queue: it is not armed any more.
+    /// Notes an event of the queue: it is not armed any more. For one caller at a time.
     pub(crate) fn event(&self) {
         self.armed.store(NEVER, Relaxed);
+        let events = self.events.load(Relaxed).wrapping_add(1);
+        self.events.store(events, Relaxed);
     }
 
     /// Asks for one event when there is a completion after those that `arm` knows of.
@@ -157,11 +173,32 @@ impl CqObject {
     }
 }
 
+/// A queue whose events adapt to the traffic.
+struct Adaptive(Arc<CqObject>);
+
+impl Moderate for Adaptive {
+    fn moderate(&self, to: Moderation) {
+        let context = CqContext::zeroed()
+            .with(CqContext::CQ_PERIOD, to.usecs)
+            .with(CqContext::CQ_MAX_COUNT, to.packets);
+        let input = ModifyCqIn::zeroed()
+            .with(ModifyCqIn::CQN, self.0.number())
+            .with(
+                ModifyCqIn::MODIFY_FIELD_SELECT_RESIZE_FIELD_SELECT,
+                MODIFY_CQ_MODERATION,
+            )
+            .embed(ModifyCqIn::CQ_CONTEXT, &context);
+        // The old moderation does as well, and a failed command is logged.
+        let _ = self.0.hca.cmd().execute::<ModifyCq>(input);
+    }
+}
+
 /// What [`CqObject::arm`] needs to know, see [`CompletionQueue::prepare_arm`].
 pub(crate) struct Arm(u32);
 
 /// A completion queue with its consumer state: whoever has it `&mut` takes the completions.
 pub(crate) struct CompletionQueue {
+    dim: Option<Dim<Adaptive>>,
     object: Arc<CqObject>,
     consumer: u32,
     arm_serial: u32,
@@ -182,8 +219,23 @@ impl CompletionQueue {
         eq: &Arc<EventQueue>,
         log_size: u32,
         entry_size: EntrySize,
+        direction: Direction,
         coalesce: Coalesce,
     ) -> Result<Self> {
+        let restarts = hca.caps().cq_period_from_completion;
+        let mode = match direction {
+            Direction::Rx if coalesce.adaptive && restarts => PeriodMode::FromCompletion,
+            // Nobody waits for what was sent.
+            _ => PeriodMode::FromEvent,
+        };
+        let moderation = if coalesce.adaptive {
+            Moderation::initial(direction, mode)
+        } else {
+            Moderation {
+                usecs: coalesce.usecs,
+                packets: coalesce.frames,
+            }
+        };
         let count = 1usize << log_size;
         let ring = DmaBuffer::new(hca.dev().get(), count * entry_size.bytes())?;
         for index in 0..count {
@@ -195,10 +247,14 @@ impl CompletionQueue {
                 CqContext::CQE_SZ,
                 u32::from(entry_size == EntrySize::Bytes128),
             )
+            .with(
+                CqContext::CQ_PERIOD_MODE,
+                u32::from(mode == PeriodMode::FromCompletion),
+            )
             .with(CqContext::LOG_CQ_SIZE, log_size)
             .with(CqContext::UAR_PAGE, hca.uar())
-            .with(CqContext::CQ_PERIOD, coalesce.usecs)
-            .with(CqContext::CQ_MAX_COUNT, coalesce.frames)
+            .with(CqContext::CQ_PERIOD, moderation.usecs)
+            .with(CqContext::CQ_MAX_COUNT, moderation.packets)
             .with(CqContext::C_EQN_OR_APU_ELEMENT, eq.number())
             .with(CqContext::DBR_ADDR, doorbell_record.dma_address());
         let input = CreateCqIn::zeroed().embed(CreateCqIn::CQ_CONTEXT, &context);
@@ -213,11 +269,19 @@ impl CompletionQueue {
             entry_size,
             armed: Atomic::new(NEVER),
             seen: Atomic::new(NEVER),
+            events: Atomic::new(0),
             hca: hca.clone(),
             _eq: eq.clone(),
         };
+        let object = Arc::new(object, GFP_KERNEL)?;
+        let dim = if coalesce.adaptive {
+            Some(Dim::new(direction, mode, Adaptive(object.clone()))?)
+        } else {
+            None
+        };
         Ok(Self {
-            object: Arc::new(object, GFP_KERNEL)?,
+            dim,
+            object,
             consumer: 0,
             arm_serial: 0,
         })
@@ -298,6 +362,18 @@ impl CompletionQueue {
         self.object
             .doorbell_record
             .write32(RECORD_CONSUMER, self.consumer & CONSUMER_MASK);
+    }
+
+    /// Adapts the events to the traffic if that is wanted. `packets` and `bytes` went through so far.
+    pub(crate) fn adapt(&mut self, packets: &Counter, bytes: &Counter) {
+        if let Some(dim) = &mut self.dim {
+            // CAST: All of them may wrap.
+            dim.measure(Totals {
+                events: self.object.events.load(Relaxed) as u16,
+                packets: packets.get() as u32,
+                bytes: bytes.get() as u32,
+            });
+        }
     }
 
     /// What [`CqObject::arm`] needs to know; nothing if the queue need not be armed. No completion

@@ -117,6 +117,7 @@ fn moderation(coalesce: cq::Coalesce) -> Moderation {
     Moderation {
         usecs: coalesce.usecs.into(),
         frames: coalesce.frames.into(),
+        adaptive: coalesce.adaptive,
     }
 }
 
@@ -131,7 +132,11 @@ fn coalesce(moderation: &Moderation, extack: &mut ExtAck<'_>) -> Result<cq::Coal
     })?;
     // CAST: It is below a `u16`.
     let usecs = moderation.usecs as u16;
-    Ok(cq::Coalesce { usecs, frames })
+    Ok(cq::Coalesce {
+        usecs,
+        frames,
+        adaptive: moderation.adaptive,
+    })
 }
 
 fn check_moderation(dev: &Device<Mlx5Netdev>, extack: &mut ExtAck<'_>) -> Result {
@@ -159,6 +164,7 @@ impl Operations for Mlx5Netdev {
     const SUPPORTED_INPUT_XFRM: InputXfrm = InputXfrm::SYM_OR_XOR;
     const NO_HDS_THRESHOLD: bool = true;
     const RXFH_MAX_NUM_CONTEXTS: u32 = rss::MAX_CONTEXTS;
+    const ADAPTIVE_COALESCE: bool = true;
     const RX_RULE_LOCATIONS: u32 = steering::USER_RULES;
 
     fn get_drvinfo(dev: &Device<Self>, info: &mut DrvInfo<'_>) {

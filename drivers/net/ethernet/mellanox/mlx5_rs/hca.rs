@@ -96,6 +96,8 @@ pub(crate) struct Caps {
     pub(crate) max_eqs: u32,
     /// Events of completions can be held back for a while.
     pub(crate) cq_moderation: bool,
+    /// Also for a while after each completion, rather than the first.
+    pub(crate) cq_period_from_completion: bool,
     /// What the NVMe/TCP offload can do, if there is one.
     pub(crate) nvme_tcp: Option<NvmeTcp>,
 }
@@ -144,6 +146,7 @@ impl Caps {
             max_lso,
             max_eqs,
             cq_moderation: general.get(GeneralCaps::CQ_MODERATION) != 0,
+            cq_period_from_completion: general.get(GeneralCaps::CQ_PERIOD_START_FROM_CQE) != 0,
             nvme_tcp: Self::query_nvme_tcp(cmd, &general)?,
         })
     }

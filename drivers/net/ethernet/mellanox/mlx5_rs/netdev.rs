@@ -178,12 +178,16 @@ impl Data {
             counters.push(Arc::new(Counters::default(), GFP_KERNEL)?, GFP_KERNEL)?;
             completion_vectors.push(Vector::new(hca, vectors, channel)?, GFP_KERNEL)?;
         }
+        let coalesce = Coalesce {
+            adaptive: hca.caps().cq_moderation,
+            ..Coalesce::default()
+        };
         let settings = Settings {
             channels,
             rx_entries: 1024,
             tx_entries: 1024,
-            rx_coalesce: Coalesce::default(),
-            tx_coalesce: Coalesce::default(),
+            rx_coalesce: coalesce,
+            tx_coalesce: coalesce,
             rss: rss::Settings::new(channels)?,
         };
         let strip_vlan = hca.caps().vlan;

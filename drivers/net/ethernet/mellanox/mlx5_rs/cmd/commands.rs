@@ -39,6 +39,7 @@ commands! {
     DestroyEq = 0x302: DestroyEqIn => StatusOut;
     CreateCq = 0x400: CreateCqIn => NumberOut;
     DestroyCq = 0x401: NumberIn => StatusOut;
+    ModifyCq = 0x403: ModifyCqIn => StatusOut;
     QueryVportState = 0x750: EmptyIn => QueryVportStateOut;
     QueryNicVportContext = 0x754: EmptyIn => QueryNicVportContextOut;
     AllocPd = 0x800: EmptyIn => NumberOut;

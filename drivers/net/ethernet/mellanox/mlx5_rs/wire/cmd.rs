@@ -89,6 +89,13 @@ layouts! {
         CQ_CONTEXT: 0x80, 0;
     }
 
+    ModifyCqIn[0x110] "modify_cq_in" {
+        CQN: 0x48, 24;
+        /// Which fields of the context count.
+        MODIFY_FIELD_SELECT_RESIZE_FIELD_SELECT: 0x60, 32;
+        CQ_CONTEXT: 0x80, 0;
+    }
+
     CreateMkeyIn[0x110] "create_mkey_in" {
         MEMORY_KEY_MKEY_ENTRY: 0x80, 0;
         TRANSLATIONS_OCTWORD_ACTUAL_SIZE: 0x300, 32;
@@ -208,6 +215,8 @@ pub const MAILBOX_TRAILER: usize = 0x200;
 pub const MAILBOX_STRIDE: usize = 1024;
 /// Bytes of input and output that are in the queue entry itself.
 pub const INLINE_DATA: usize = 16;
+/// [`ModifyCqIn::MODIFY_FIELD_SELECT_RESIZE_FIELD_SELECT`]: `CQ_PERIOD` and `CQ_MAX_COUNT`.
+pub const MODIFY_CQ_MODERATION: u64 = 0x3;
 /// Table type of the NIC receive flow tables.
 pub const TABLE_TYPE_NIC_RX: u64 = 0;
 /// SET_FLOW_TABLE_ROOT, op_mod: there is no root any more.

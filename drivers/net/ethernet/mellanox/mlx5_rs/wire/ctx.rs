@@ -19,6 +19,9 @@ layouts! {
     CqContext[0x40] "cqc" {
         /// 0: entries of 64 bytes, 1: of 128 bytes.
         CQE_SZ: 0x8, 3;
+        /// When the time of the moderation starts: 0 with the first completion after an event, 1 with
+        /// each.
+        CQ_PERIOD_MODE: 0xf, 2;
         LOG_CQ_SIZE: 0x63, 5;
         UAR_PAGE: 0x68, 24;
         /// Moderation: microseconds, events come no later than that.
@@ -183,6 +186,7 @@ layouts! {
     GeneralCaps[0x100] "cmd_hca_cap" {
         LOG_MAX_KLM_LIST_SIZE: 0x11a, 6;
         CQ_MODERATION: 0x222, 1;
+        CQ_PERIOD_START_FROM_CQE: 0x22b, 1;
         MAX_NUM_EQS: 0x470, 16;
         LOG_MAX_EQ: 0xfc, 4;
         PORT_TYPE: 0x1b6, 2;
