@@ -21,11 +21,39 @@ set_mtu() {
 # Interrupts wait for more packets, but not for longer than they may.
 moderation() {
     local slowest
-    ethtool -C "$NEAR" rx-usecs 200 rx-frames 64 tx-usecs 200 tx-frames 64 || return 1
+    ethtool -C "$NEAR" adaptive-rx off adaptive-tx off rx-usecs 200 rx-frames 64 tx-usecs 200 tx-frames 64 || return 1
     slowest=$(ping -q -c 50 -i 0.02 -W 2 "$V4.2" | sed -n 's|^rtt.*= [^/]*/[^/]*/\([0-9]*\).*|\1|p')
     echo "slowest reply: $slowest ms"
     [ "${slowest:-9999}" -lt 500 ] && timeout 20 ping -q -f -c 2000 "$V4.2" && transfer "$V4.2" &&
-        ethtool -C "$NEAR" rx-usecs 0 rx-frames 0 tx-usecs 0 tx-frames 0
+        ethtool -C "$NEAR" adaptive-rx on adaptive-tx on rx-usecs 0 rx-frames 0 tx-usecs 0 tx-frames 0
+}
+
+interrupts() {
+    awk '/mlx5/ { for (i = 2; i < NF && $i ~ /^[0-9]+$/; i++) sum += $i } END { print sum }' /proc/interrupts
+}
+
+# Interrupts for a thousand packets while the peer sends small ones as fast as it can.
+interrupt_rate() {
+    local before packets
+    before=$(interrupts)
+    packets=$(< "/sys/class/net/$NEAR/statistics/rx_packets")
+    in_peer iperf3 --server --one-off --daemon > /dev/null && wait_for listens > /dev/null || return 1
+    iperf3 --time 2 --udp --bitrate 0 --length 64 --client "$V4.2" --reverse > /dev/null || return 1
+    packets=$(($(< "/sys/class/net/$NEAR/statistics/rx_packets") - packets))
+    echo $((($(interrupts) - before) * 1000 / packets))
+}
+
+# Moderation that adapts saves interrupts. In turn, as other work on the machine that runs the guest has its part in it.
+adaptive_moderation() {
+    local without=0 with=0 rate
+    for _ in 1 2; do
+        ethtool -C "$NEAR" adaptive-rx off adaptive-tx off rx-usecs 0 rx-frames 0 && rate=$(interrupt_rate) || return 1
+        without=$((without + rate))
+        ethtool -C "$NEAR" adaptive-rx on adaptive-tx on && rate=$(interrupt_rate) || return 1
+        with=$((with + rate))
+    done
+    echo "interrupts for 2000 packets: $without, adaptive $with"
+    [ "$with" -lt "$without" ]
 }
 
 # A packet takes one half of a page, a page, or more than one: mlx5_rs goes over to more at these.
@@ -131,7 +159,7 @@ no_complaints() {
 }
 
 echo "KTAP version 1"
-echo "1..23"
+echo "1..24"
 ip netns add "$PEER"
 ip -n "$PEER" link set lo up
 # In this shell: it sets the names of the interfaces.
@@ -148,6 +176,7 @@ check "UDP over IPv4, both ways" both_ways $V4.2 --udp --bitrate 20M --length 14
 check "UDP over IPv6, both ways" both_ways ${V6}2 --udp --bitrate 20M --length 1400
 check "the device's checksums are right" checksums_are_used
 check "moderated interrupts" moderation
+check "interrupts adapt to the traffic" adaptive_moderation
 check "odd MTUs" odd_mtus
 largest=$(ip -d -j link show dev "$NEAR" | jq '.[0].max_mtu')
 check "largest MTU" set_mtu "$largest"
