@@ -245,7 +245,7 @@ impl<P: Poll> Napi<P> {
     }
 
     /// Tells the core which receive and transmit queue the context serves, for user space to see.
-    /// `None` should follow before the context is dropped. RTNL.
+    /// `None` should follow before the context is dropped, or that is done under RTNL as well. RTNL.
     pub fn set_queue(&self, queue: Option<u16>) {
         let mut control = self.control.lock();
         if let Some(old) = control.queue.take() {
@@ -351,5 +351,82 @@ impl<P: Poll> PinnedDrop for Napi<P> {
         // SAFETY: The context is added and disabled by the type invariant; nobody polls it, and no
         // queue refers to it.
         unsafe { bindings::netif_napi_del(self.napi.get()) };
+    }
+}
+
+#[cfg(CONFIG_RUST_NET_KUNIT_TEST)]
+#[kunit_tests(rust_net_napi)]
+mod tests {
+    use super::*;
+    use crate::net::{
+        netdev::{
+            Config,
+            Rtnl, //
+        },
+        page_pool::PagePool,
+        testing::{
+            self,
+            with_netdev, //
+        }, //
+    };
+
+    fn budget_is_as_promised(budget: &Budget<'_>, _pool: &mut PagePool) -> Result {
+        // SAFETY: The context is valid while the token exists.
+        let weight = unsafe { (*budget.napi()).weight };
+        // CAST: A small number.
+        let good = budget.limit() == weight as usize && budget.dev().mtu() == 1500;
+        good.then_some(()).ok_or(EINVAL)
+    }
+
+    #[test]
+    fn polls_while_enabled() -> Result {
+        with_netdev(&Config::default(), |parent, dev| {
+            let napi = testing::napi(parent, dev, budget_is_as_promised)?;
+            // Nothing happens.
+            napi.kick();
+            napi.disable();
+            assert_eq!(napi.with_state(|_, state| state.result)?, None);
+
+            napi.enable();
+            napi.enable();
+            assert!(napi.with_state(|_, _| ()).is_err());
+            napi.kick();
+            napi.wait();
+            napi.disable();
+            assert_eq!(napi.with_state(|_, state| state.result)?, Some(Ok(())));
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn contexts_have_a_queue() -> Result {
+        with_netdev(&Config::default(), |parent, dev| {
+            assert_eq!(dev.num_queues(), 1);
+            let napi = testing::napi(parent, dev, budget_is_as_promised)?;
+            // SAFETY: The device has one receive queue.
+            let linked = || unsafe { (*(*dev.as_raw())._rx).napi };
+            let rtnl = Rtnl::lock();
+            napi.set_queue(Some(0));
+            assert_eq!(linked(), napi.as_raw());
+            napi.set_queue(None);
+            assert!(linked().is_null());
+            napi.set_queue(Some(0));
+            napi.set_irq(None);
+            // The queue does not refer to a context that is gone.
+            drop(napi);
+            assert!(linked().is_null());
+            drop(rtnl);
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn there_are_as_many_as_queues() -> Result {
+        with_netdev(&Config::default(), |parent, dev| {
+            let state = testing::state(parent, dev, budget_is_as_promised)?;
+            let napi = Napi::new(dev, 1, state, testing::once());
+            assert_eq!(KBox::pin_init(napi, GFP_KERNEL).err(), Some(EINVAL));
+            Ok(())
+        })
     }
 }

@@ -390,7 +390,7 @@ impl NetDevice {
     ///
     /// [`EINVAL`] if there is no such queue, [`ENOMEM`].
     pub fn set_xps_queue(&self, cpus: &Cpumask, queue: u16) -> Result {
-        if u32::from(queue) >= self.num_queues() {
+        if self.tx_queue(queue.into()).is_none() {
             return Err(EINVAL);
         }
         // SAFETY: The `net_device` is valid by the type invariant, the mask is valid, and the queue
@@ -1588,6 +1588,8 @@ unsafe impl<T: Driver> Sync for Registration<'_, T> {}
 mod tests {
     use super::*;
     use crate::{
+        cpu::CpuId,
+        cpumask::CpumaskVar,
         faux,
         sync::Arc,
         time::{
@@ -1895,6 +1897,54 @@ mod tests {
         // Data that did not make it into the device is dropped with the initialiser.
         assert_eq!(events.counts(), (0, 0, 1));
         Ok(())
+    }
+
+    #[test]
+    fn states_are_what_was_set() -> Result {
+        let faux = faux::Registration::new(c"rust_net_kunit", None)?;
+        let dev = register(&faux, &config(), Ok(Data(Events::new()?)))?;
+        assert_eq!((dev.num_queues(), dev.real_num_rx_queues()), (4, 2));
+        assert!(!dev.rxfh_configured() && !dev.xmit_more());
+        dev.carrier_on();
+        assert!(dev.carrier_ok());
+        dev.carrier_off();
+        assert!(!dev.carrier_ok());
+
+        let _rtnl = Rtnl::lock();
+        dev.set_random_dev_addr();
+        let addr = dev.dev_addr();
+        // Of local scope, and not multicast.
+        assert!(addr != MAC && addr[0] & 3 == 2);
+        assert_eq!(dev.set_dev_addr(&[1, 0, 0, 0, 0, 1]), Err(EADDRNOTAVAIL));
+        assert_eq!(dev.dev_addr(), addr);
+
+        // SAFETY: The device is registered, and the function is called under RTNL.
+        to_result(unsafe { bindings::dev_open(dev.as_raw(), ptr::null_mut()) })?;
+        let stopped = |queue| dev.tx_queue(queue).is_some_and(|queue| queue.stopped());
+        dev.detach();
+        // SAFETY: The device is valid.
+        let state = || unsafe { (&raw const (*dev.as_raw()).state).read_volatile() };
+        let present = || state() & 1 << bindings::netdev_state_t___LINK_STATE_PRESENT != 0;
+        assert!(!present() && stopped(0) && stopped(3));
+        dev.attach();
+        assert!(present() && !stopped(0) && !stopped(3));
+        dev.tx_disable();
+        assert!(stopped(0) && stopped(3));
+        dev.tx_queue(3).ok_or(EINVAL)?.wake();
+        assert!(stopped(0) && !stopped(3));
+        dev.tx_wake_all_queues();
+        assert!(!stopped(0));
+        Ok(())
+    }
+
+    #[test]
+    fn cpus_choose_their_queue() -> Result {
+        let faux = faux::Registration::new(c"rust_net_kunit", None)?;
+        let dev = register(&faux, &config(), Ok(Data(Events::new()?)))?;
+        let mut cpus = CpumaskVar::new_zero(GFP_KERNEL)?;
+        cpus.set(CpuId::current());
+        assert_eq!(dev.set_xps_queue(&cpus, 4), Err(EINVAL));
+        dev.set_xps_queue(&cpus, 3)
     }
 
     #[test]

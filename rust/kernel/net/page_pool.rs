@@ -314,54 +314,17 @@ impl Drop for PoolPage {
 #[kunit_tests(rust_net_page_pool)]
 mod tests {
     use super::*;
-    use crate::{
-        error::to_result,
-        faux,
-        net::netdev::{
-            self,
-            Device,
-            Driver,
-            Registration,
-            TxResult, //
-        },
-        net::skbuff::TxSkb, //
+    use crate::net::{
+        napi::Budget,
+        netdev::Config,
+        testing, //
     };
-
-    struct Test;
-
-    #[vtable]
-    impl Driver for Test {
-        type Data = ();
-        type TxQueue = ();
-
-        fn open(_dev: &Device<Self>) -> Result {
-            Ok(())
-        }
-
-        fn stop(_dev: &Device<Self>) {}
-
-        fn start_xmit(_dev: &Device<Self>, _queue: &mut (), _skb: TxSkb) -> TxResult {
-            TxResult::Ok
-        }
-    }
 
     /// Calls `f` with a pool of `size` pages.
     fn with_pool(size: u32, f: impl FnOnce(PagePool) -> Result) -> Result {
-        let faux = faux::Registration::new(c"rust_net_kunit", None)?;
-        let parent: &device::Device<Bound> = faux.as_ref().as_ref();
-        // SAFETY: The device is ours and does no DMA. It has a place for a mask of its own.
-        unsafe {
-            let raw = parent.as_raw();
-            (*raw).dma_mask = &raw mut (*raw).coherent_dma_mask;
-            to_result(bindings::dma_set_mask_and_coherent(raw, u64::MAX))?;
-        }
-        // SAFETY: It is not leaked.
-        let dev = unsafe {
-            Registration::<Test>::new(parent, &netdev::Config::default(), |_: &NetDevice| {
-                Ok::<(), Error>(())
-            })
-        }?;
-        f(PagePool::new(parent, &dev, 0, size)?)
+        testing::with_netdev(&Config::default(), |parent, dev| {
+            f(PagePool::new(parent, dev, 0, size)?)
+        })
     }
 
     #[test]
@@ -427,6 +390,31 @@ mod tests {
                 assert_eq!(pool.alloc_part(size).err(), Some(EINVAL));
             }
             Ok(())
+        })
+    }
+
+    #[test]
+    fn pages_are_recycled_directly() -> Result {
+        fn same_page(_budget: &Budget<'_>, pool: &mut PagePool) -> Result {
+            let page = pool.alloc()?;
+            let first = page.as_raw();
+            drop(page);
+            // It is the first of the cache.
+            let again = pool.alloc()?.as_raw() == first;
+            again.then_some(()).ok_or(EINVAL)
+        }
+
+        testing::with_netdev(&Config::default(), |parent, dev| {
+            let napi = testing::napi(parent, dev, same_page)?;
+            // SAFETY: The pool is part of the state of the context.
+            napi.with_state(|_, state| unsafe {
+                state.pool.enable_direct_recycling(napi.as_raw());
+            })?;
+            napi.enable();
+            napi.kick();
+            napi.wait();
+            napi.disable();
+            napi.with_state(|_, state| state.result)?.ok_or(EIO)?
         })
     }
 

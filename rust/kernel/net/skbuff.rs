@@ -884,7 +884,10 @@ impl<N: Send> TxConsumer<N> {
 mod tests {
     use super::*;
     use crate::{
-        faux,
+        net::{
+            page_pool::PagePool,
+            testing, //
+        },
         page::Page, //
     };
 
@@ -1070,14 +1073,10 @@ mod tests {
 
     #[test]
     fn packets_are_mapped_from_an_offset() -> Result {
-        let faux = faux::Registration::new(c"rust_net_kunit", None)?;
-        let dev: &device::Device<Bound> = faux.as_ref().as_ref();
-        // SAFETY: The device is ours and does no DMA. It has a place for a mask of its own.
-        unsafe {
-            let raw = dev.as_raw();
-            (*raw).dma_mask = &raw mut (*raw).coherent_dma_mask;
-            to_result(bindings::dma_set_mask_and_coherent(raw, u64::MAX))?;
-        }
+        testing::with_dma_device(map_packets)
+    }
+
+    fn map_packets(dev: &device::Device<Bound>) -> Result {
         let page = Page::alloc_page(GFP_KERNEL)?;
         let raw_page = NonNull::new(page.as_ptr()).ok_or(EINVAL)?;
 
@@ -1124,6 +1123,121 @@ mod tests {
         drop(consumer);
         drop(producer);
         assert_eq!(refcount(raw_page), 1);
+        Ok(())
+    }
+
+    /// Fails the test unless `what` is the case. For functions that are called in a poll function.
+    fn expect(what: bool) -> Result {
+        what.then_some(()).ok_or(EINVAL)
+    }
+
+    /// A page with `bytes` at `offset`.
+    fn written(pool: &mut PagePool, offset: usize, bytes: &[u8]) -> Result<PoolPage> {
+        let page = pool.alloc()?;
+        let to = page.data(&(offset..offset + bytes.len()))?.cast_mut();
+        // SAFETY: The page is ours, and has room for the bytes.
+        unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        Ok(page)
+    }
+
+    /// The bytes of a received packet.
+    fn bytes<const N: usize>(skb: &RxSkb) -> Result<[u8; N]> {
+        let mut bytes = [0; N];
+        // SAFETY: The skb is valid, and there is room for `N` bytes.
+        to_result(unsafe {
+            bindings::skb_copy_bits(skb.as_raw(), 0, bytes.as_mut_ptr().cast(), N as c_int)
+        })?;
+        Ok(bytes)
+    }
+
+    #[test]
+    fn pages_become_heads_and_fragments() -> Result {
+        fn task(budget: &Budget<'_>, pool: &mut PagePool) -> Result {
+            let at = PAGE_HEADROOM;
+            let end = at + room_in_page(PAGE_SIZE);
+            for range in [at - 1..at, at..end + 1, at + 1..at] {
+                let result = RxSkb::from_page(budget, pool.alloc()?, range);
+                expect(matches!(result, Err(e) if e == EINVAL))?;
+            }
+            expect(RxSkb::from_page(budget, pool.alloc()?, at..end).is_ok())?;
+
+            let page = written(pool, at, b"head")?;
+            let raw = page.as_raw();
+            let mut skb = RxSkb::from_page(budget, page, at..at + 4)?;
+            // SAFETY: The skb is ours.
+            let (head, recycled) = unsafe {
+                let head = bindings::virt_to_head_page((*skb.as_raw()).head.cast());
+                (head, (*skb.as_raw()).pp_recycle() != 0)
+            };
+            expect(head == raw && recycled)?;
+            skb.add_pool_frag(written(pool, 5, b"fragment")?, 5..13)?;
+            expect((skb.len(), skb.headlen(), skb.nr_frags()) == (12, 4, 1))?;
+            expect(bytes(&skb)? == *b"headfragment")?;
+            let past = skb.add_pool_frag(pool.alloc()?, 1..PAGE_SIZE + 1);
+            expect(past == Err(EINVAL))?;
+            for _ in 1..MAX_SKB_FRAGS {
+                skb.add_pool_frag(pool.alloc()?, 0..1)?;
+            }
+            expect(skb.add_pool_frag(pool.alloc()?, 0..1) == Err(ENOSPC))
+        }
+
+        testing::in_poll(task)
+    }
+
+    #[test]
+    fn copies_of_pages_leave_no_room() -> Result {
+        fn task(budget: &Budget<'_>, pool: &mut PagePool) -> Result {
+            let mut skb = RxSkb::alloc_exact(budget, 6)?;
+            let page = written(pool, 100, b"abcdef")?;
+            skb.put_from_page(&page, 100..104)?;
+            expect(skb.put_from_page(&page, 104..107) == Err(ENOSPC))?;
+            expect(skb.put_from_page(&page, PAGE_SIZE..PAGE_SIZE + 1) == Err(EINVAL))?;
+            skb.put_from_page(&page, 104..106)?;
+            expect(bytes(&skb)? == *b"abcdef" && skb.tailroom() == 0)
+        }
+
+        testing::in_poll(task)
+    }
+
+    #[test]
+    fn the_stack_learns_what_the_device_found() -> Result {
+        let mut skb = alloc(64)?;
+        let raw = skb.as_raw();
+        skb.set_hash(0x1234, HashType::L3);
+        skb.record_rx_queue(2);
+        skb.set_vlan_tag(0x2005);
+        skb.set_csum_complete(0xabcd);
+        // SAFETY: The skb is ours, here and below.
+        let headers = || unsafe { (*raw).__bindgen_anon_4.headers.as_ref() };
+        // SAFETY: As above.
+        let (queue, tag) = unsafe { ((*raw).queue_mapping, bindings::skb_vlan_tag_get(raw)) };
+        assert_eq!((queue, tag), (3, 0x2005));
+        assert_eq!((headers().hash, headers().l4_hash()), (0x1234, 0));
+        // SAFETY: As above.
+        let summed = || u32::from(unsafe { bindings::skb_ip_summed(raw) });
+        assert_eq!(summed(), bindings::CHECKSUM_COMPLETE);
+        // SAFETY: As above.
+        let sum = unsafe { headers().__bindgen_anon_1.csum };
+        assert_eq!(sum, 0xabcd);
+        skb.set_csum_unnecessary();
+        assert_eq!(summed(), bindings::CHECKSUM_UNNECESSARY);
+        skb.set_hash(5, HashType::L4);
+        assert_eq!((headers().hash, headers().l4_hash()), (5, 1));
+        Ok(())
+    }
+
+    #[test]
+    fn short_packets_are_padded() -> Result {
+        let page = Page::alloc_page(GFP_KERNEL | __GFP_ZERO)?;
+        let skb = tx_packet(&[1; 20], &page, 0..2)?;
+        skb.tx_timestamp();
+        let skb = skb.pad(60)?;
+        assert_eq!(skb.len(), 60);
+        let mut bytes = [9; 60];
+        skb.copy_bits(0, &mut bytes)?;
+        assert!(bytes[..20] == [1; 20] && bytes[20..] == [0; 40]);
+        // Long ones stay.
+        assert_eq!(skb.pad(14)?.len(), 60);
         Ok(())
     }
 
