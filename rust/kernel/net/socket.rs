@@ -27,6 +27,9 @@ use crate::{
     time::Jiffies, //
 };
 
+// The bindings of sockets depend on those of their lock, which bindgen cannot read.
+static_assert!(core::mem::size_of::<bindings::tcp_sock>() == bindings::TCP_SOCK_SIZE);
+
 #[cfg(CONFIG_RUST_NET_KUNIT_TEST)]
 pub(super) mod tests;
 
