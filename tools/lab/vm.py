@@ -19,7 +19,8 @@ from steps import Failure
 
 # What the kernel prints when something in it went wrong.
 COMPLAINTS = re.compile(
-    r"^(?:\[[ .0-9]+\] )?(?:BUG[: ]|WARNING: |Oops|general protection fault|Kernel panic|KASAN|UBSAN|unreferenced object|DMA-API: "
+    r"^(?:\[[ .0-9]+\] )?(?:BUG[: ]|WARNING: |Oops|general protection fault|Kernel panic|KASAN|UBSAN|unreferenced object"
+    r"|DMA-API: (?!preallocated |debugging )"
     r"|INFO: task .* blocked|INFO: .*lock|INFO: trying to register non-static key|page_pool_release_retry\(\) stalled"
     r"|unregister_netdevice: waiting|ref_tracker: )"
 )

@@ -32,6 +32,8 @@ class Explain(unittest.TestCase):
     def test_complaints(self):
         console = "[    1.5] WARNING: CPU: 0 PID: 1 at net/core/dev.c:1 x\n[    1.6] nvme nvme0: WARNING is a word\n[    2.0] BUG: sleeping function called\n"
         self.assertEqual(len(outcome(console).complaints()), 2)
+        console = "[    1.1] DMA-API: debugging enabled by kernel config\n[    9.1] DMA-API: mlx5_rs 0000:00:06.0: device driver frees x\n"
+        self.assertEqual(len(outcome(console).complaints()), 1)
 
 
 class Variables(unittest.TestCase):
