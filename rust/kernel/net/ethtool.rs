@@ -103,7 +103,7 @@ impl ExtAck<'_> {
     /// # Safety
     ///
     /// `extack` is `NULL`, or valid and exclusively the caller's while the result is in use.
-    unsafe fn new(extack: *mut bindings::netlink_ext_ack) -> Self {
+    pub(super) unsafe fn new(extack: *mut bindings::netlink_ext_ack) -> Self {
         Self(NonNull::new(extack), PhantomData)
     }
 

@@ -21,7 +21,10 @@ use crate::{
     types::Opaque, //
 };
 use core::{
-    cell::UnsafeCell,
+    cell::{
+        Cell,
+        UnsafeCell, //
+    },
     marker::PhantomData,
     mem::ManuallyDrop,
     ops::Deref,
@@ -35,6 +38,8 @@ use core::{
 pub struct Budget<'a> {
     napi: *mut bindings::napi_struct,
     limit: usize,
+    /// Packets were redirected that wait for the end of the poll function.
+    redirected: Cell<bool>,
     _not_send: PhantomData<(&'a (), *mut ())>,
 }
 
@@ -51,6 +56,13 @@ impl Budget<'_> {
     #[inline]
     pub fn napi(&self) -> *mut bindings::napi_struct {
         self.napi
+    }
+
+    /// Has packets that were redirected go on their way when the poll function has returned.
+    #[cfg(CONFIG_PAGE_POOL)]
+    #[inline]
+    pub(super) fn flush_redirected(&self) {
+        self.redirected.set(true);
     }
 
     /// Returns the device that the context belongs to.
@@ -305,6 +317,7 @@ impl<P: Poll> Napi<P> {
         let budget_token = Budget {
             napi,
             limit,
+            redirected: Cell::new(false),
             _not_send: PhantomData,
         };
 
@@ -315,6 +328,10 @@ impl<P: Poll> Napi<P> {
             // and only while it is enabled, so by the type invariant nobody else has a reference.
             let state = unsafe { &mut *this.state.get() };
             work = this.poll.poll(state, &budget_token).min(limit);
+            if budget_token.redirected.get() {
+                // SAFETY: This is the poll function in which they were redirected.
+                unsafe { bindings::xdp_do_flush() };
+            }
             if work == limit {
                 return budget;
             }

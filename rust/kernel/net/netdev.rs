@@ -21,7 +21,8 @@
 
 use super::{
     ethtool,
-    skbuff::TxSkb, //
+    skbuff::TxSkb,
+    xdp, //
 };
 use crate::{
     bindings,
@@ -40,6 +41,7 @@ use crate::{
     interop::list::CList,
     prelude::*,
     sync::{
+        aref::ARef,
         atomic::{
             Atomic,
             Relaxed, //
@@ -272,6 +274,19 @@ impl NetDevice {
     pub fn mtu(&self) -> u32 {
         // SAFETY: As `features()`.
         unsafe { ptr::addr_of!((*self.as_raw()).mtu).read_volatile() }
+    }
+
+    /// Sets the largest MTU that the core lets users choose. RTNL, or before registration.
+    pub fn set_max_mtu(&self, mtu: u32) {
+        // SAFETY: The field is written under RTNL; readers expect a word.
+        unsafe { ptr::addr_of_mut!((*self.as_raw()).max_mtu).write_volatile(mtu) };
+    }
+
+    /// Has the core work out anew which features can be on: what [`Driver::fix_features`] looks at
+    /// has changed. RTNL; it calls that function, and perhaps [`Driver::set_features`].
+    pub fn update_features(&self) {
+        // SAFETY: The `net_device` is valid by the type invariant.
+        unsafe { bindings::netdev_update_features(self.as_raw()) };
     }
 
     /// Returns the interface index; 0 before registration.
@@ -980,6 +995,18 @@ pub trait Driver: Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// Attaches `program`, instead of the one that is attached if there is one; without one, nothing
+    /// is attached any more. RTNL; may sleep. On failure nothing has changed.
+    ///
+    /// The driver takes a reference of its own. It is asked to let go before the device goes away.
+    fn xdp_setup(
+        _dev: &Device<Self>,
+        _program: Option<&xdp::Program>,
+        _extack: &mut ethtool::ExtAck<'_>,
+    ) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// Returns `features` without those that cannot be on in this combination. RTNL.
     fn fix_features(_dev: &Device<Self>, _features: Features) -> Features {
         build_error!(VTABLE_DEFAULT_ERROR)
@@ -1050,6 +1077,11 @@ impl<T: Driver> Adapter<T> {
         },
         ndo_change_mtu: if T::HAS_CHANGE_MTU {
             Some(Self::change_mtu)
+        } else {
+            None
+        },
+        ndo_bpf: if T::HAS_XDP_SETUP {
+            Some(Self::bpf)
         } else {
             None
         },
@@ -1265,6 +1297,37 @@ impl<T: Driver> Adapter<T> {
     /// # Safety
     ///
     /// As [`Self::open`].
+    unsafe extern "C" fn bpf(
+        dev: *mut bindings::net_device,
+        bpf: *mut bindings::netdev_bpf,
+    ) -> c_int {
+        // SAFETY: As in `open()`.
+        let dev = unsafe { Device::<T>::from_raw(dev) };
+        from_result(|| {
+            // SAFETY: The core passes a valid structure.
+            if unsafe { (*bpf).command } != bindings::bpf_netdev_command_XDP_SETUP_PROG {
+                return Err(EOPNOTSUPP);
+            }
+            // SAFETY: These are the members for this command.
+            let setup = unsafe { (*bpf).__bindgen_anon_1.__bindgen_anon_1 };
+            let program = NonNull::new(setup.prog);
+            // SAFETY: The core has checked that it is a program for packets, and has a reference.
+            let borrowed = program.map(|program| unsafe { xdp::Program::from_raw(program) });
+            // SAFETY: The core passes none, or one that is ours for this call.
+            let mut extack = unsafe { ethtool::ExtAck::new(setup.extack) };
+            T::xdp_setup(dev, borrowed, &mut extack)?;
+            if let Some(program) = program {
+                // SAFETY: On success the core leaves this reference to the driver, which has taken
+                // one of its own.
+                drop(unsafe { ARef::<xdp::Program>::from_raw(program.cast()) });
+            }
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::open`].
     unsafe extern "C" fn fix_features(
         dev: *mut bindings::net_device,
         features: bindings::netdev_features_t,
@@ -1374,6 +1437,10 @@ pub struct Config {
     /// [`Napi::set_irq`](super::napi::Napi::set_irq)): spread over the CPUs at first, then as the
     /// user wants it, also when the contexts are made anew.
     pub irq_affinity: bool,
+    /// What the device can do for programs that [`Driver::xdp_setup`] attaches.
+    pub xdp_features: xdp::Features,
+    /// Programs can ask for the [`xdp::Metadata`] of packets: the driver fills it in.
+    pub xdp_metadata: bool,
 }
 
 impl Default for Config {
@@ -1391,6 +1458,8 @@ impl Default for Config {
             mac: None,
             dev_port: 0,
             irq_affinity: false,
+            xdp_features: xdp::Features::NONE,
+            xdp_metadata: false,
         }
     }
 }
@@ -1480,6 +1549,11 @@ impl<'a, T: Driver> Registration<'a, T> {
             (*raw).dev_port = config.dev_port;
             if config.irq_affinity {
                 bindings::netif_set_affinity_auto(raw);
+            }
+            (*raw).xdp_features = config.xdp_features.as_raw();
+            #[cfg(CONFIG_PAGE_POOL)]
+            if config.xdp_metadata {
+                (*raw).xdp_metadata_ops = &xdp::METADATA_OPS;
             }
             if T::HAS_SET_RX_MODE_ASYNC {
                 // Otherwise the core makes the device promiscuous for a second address.

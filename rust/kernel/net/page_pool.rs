@@ -18,7 +18,10 @@ use crate::{
         DataDirection,
         DmaAddress, //
     },
-    error::from_err_ptr,
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
     page::PAGE_SIZE,
     prelude::*, //
 };
@@ -38,8 +41,11 @@ const FLAGS: u32 = (1 << 0) | (1 << 1);
 /// # Invariants
 ///
 /// The pointer is a pool with `PP_FLAG_DMA_MAP | PP_FLAG_DMA_SYNC_DEV`, of single pages that the
-/// CPU can read, owned by this structure.
-pub struct PagePool(NonNull<bindings::page_pool>);
+/// CPU can read, owned by this structure. It is registered for XDP if `xdp` says so.
+pub struct PagePool {
+    pool: NonNull<bindings::page_pool>,
+    xdp: bool,
+}
 
 // SAFETY: The pool is not tied to a thread; allocating needs exclusive access.
 unsafe impl Send for PagePool {}
@@ -50,16 +56,20 @@ impl PagePool {
     /// `size` is the number of pages it keeps for recycling, usually that of the ring; the C side
     /// keeps 16384 at most.
     ///
+    /// The device writes to the pages, so `direction` is [`DataDirection::FromDevice`], or
+    /// [`DataDirection::Bidirectional`] if it also reads them: if received packets are sent.
+    ///
     /// Process context.
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`].
+    /// [`ENOMEM`], [`EINVAL`] for another direction.
     pub fn new(
         dev: &device::Device<Bound>,
         netdev: &NetDevice,
         queue: u32,
         size: u32,
+        direction: DataDirection,
     ) -> Result<Self> {
         // SAFETY: Numbers, pointers and an enum for which zero is `DMA_BIDIRECTIONAL`.
         let mut params: bindings::page_pool_params = unsafe { core::mem::zeroed() };
@@ -73,7 +83,7 @@ impl PagePool {
         fast.pool_size = size;
         fast.nid = bindings::NUMA_NO_NODE;
         fast.dev = dev.as_raw();
-        fast.dma_dir = DataDirection::FromDevice.into();
+        fast.dma_dir = direction.into();
         fast.max_len = PAGE_SIZE as u32;
         slow.netdev = netdev.as_raw();
         slow.queue_idx = queue;
@@ -81,7 +91,32 @@ impl PagePool {
         // SAFETY: The parameters are complete, and `dev` is bound.
         let pool = from_err_ptr(unsafe { bindings::page_pool_create(&params) })?;
         // INVARIANT: It was created just now, with these flags and without order or provider.
-        Ok(Self(NonNull::new(pool).ok_or(ENOMEM)?))
+        Ok(Self {
+            pool: NonNull::new(pool).ok_or(ENOMEM)?,
+            xdp: false,
+        })
+    }
+
+    /// Returns the raw pool.
+    #[inline]
+    pub(super) fn as_raw(&self) -> *mut bindings::page_pool {
+        self.pool.as_ptr()
+    }
+
+    /// Makes the pool known to those that get packets by redirection. Nothing happens if it is
+    /// already. Process context, may sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub(super) fn register_for_xdp(&mut self) -> Result {
+        if !self.xdp {
+            // SAFETY: The pool is valid, and is unregistered before it is destroyed.
+            to_result(unsafe { bindings::xdp_reg_page_pool(self.as_raw()) })?;
+            // INVARIANT: It was registered just now.
+            self.xdp = true;
+        }
+        Ok(())
     }
 
     /// Has pages that are freed while `napi` is polled on the same CPU put into the pool's lockless
@@ -96,7 +131,7 @@ impl PagePool {
     /// called from [`Napi::with_state`](super::napi::Napi::with_state).
     pub unsafe fn enable_direct_recycling(&mut self, napi: *mut bindings::napi_struct) {
         // SAFETY: The pool is valid by the type invariant; the rest are the safety requirements.
-        unsafe { bindings::page_pool_enable_direct_recycling(self.0.as_ptr(), napi) };
+        unsafe { bindings::page_pool_enable_direct_recycling(self.as_raw(), napi) };
     }
 
     /// Takes a page out of the pool. Process or softirq context; does not sleep.
@@ -108,7 +143,7 @@ impl PagePool {
     pub fn alloc(&mut self) -> Result<PoolPage> {
         // SAFETY: The pool is valid by the type invariant, and the exclusive borrow makes this the
         // only consumer.
-        let page = unsafe { bindings::page_pool_dev_alloc_pages(self.0.as_ptr()) };
+        let page = unsafe { bindings::page_pool_dev_alloc_pages(self.as_raw()) };
         // INVARIANT: The page came from a pool just now, with one reference, and is all of it.
         Ok(PoolPage {
             page: NonNull::new(page).ok_or(ENOMEM)?,
@@ -140,7 +175,7 @@ impl PagePool {
         let size = size as u32;
         // SAFETY: As in `alloc()`.
         let page =
-            unsafe { bindings::page_pool_dev_alloc_frag(self.0.as_ptr(), &raw mut start, size) };
+            unsafe { bindings::page_pool_dev_alloc_frag(self.as_raw(), &raw mut start, size) };
         // INVARIANT: The part came from a pool just now, with a reference of its own.
         Ok(PoolPage {
             page: NonNull::new(page).ok_or(ENOMEM)?,
@@ -154,7 +189,12 @@ impl Drop for PagePool {
     fn drop(&mut self) {
         // SAFETY: The pool is valid and owned by the type invariant. Pages that are out keep it
         // until they have come back.
-        unsafe { bindings::page_pool_destroy(self.0.as_ptr()) };
+        unsafe {
+            if self.xdp {
+                bindings::xdp_unreg_page_pool(self.as_raw());
+            }
+            bindings::page_pool_destroy(self.as_raw());
+        }
     }
 }
 
@@ -323,7 +363,10 @@ mod tests {
     /// Calls `f` with a pool of `size` pages.
     fn with_pool(size: u32, f: impl FnOnce(PagePool) -> Result) -> Result {
         testing::with_netdev(&Config::default(), |parent, dev| {
-            f(PagePool::new(parent, dev, 0, size)?)
+            let wrong = PagePool::new(parent, dev, 0, size, DataDirection::ToDevice);
+            assert_eq!(wrong.err(), Some(EINVAL));
+            let direction = DataDirection::FromDevice;
+            f(PagePool::new(parent, dev, 0, size, direction)?)
         })
     }
 

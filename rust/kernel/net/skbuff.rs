@@ -44,7 +44,7 @@ use core::{
 pub const MAX_SKB_FRAGS: usize = bindings::MAX_SKB_FRAGS as usize;
 
 /// What the stack keeps behind the data in the head of a packet.
-const SHARED_INFO: usize =
+pub(super) const SHARED_INFO: usize =
     size_of::<bindings::skb_shared_info>().next_multiple_of(bindings::SMP_CACHE_BYTES as usize);
 
 /// Bytes that stay free before a packet in memory for [`RxSkb::from_page`].
@@ -177,13 +177,35 @@ impl RxSkb {
     /// [`EINVAL`] if that is not so, [`ENOMEM`].
     #[cfg(CONFIG_PAGE_POOL)]
     #[inline]
-    pub fn from_page(_budget: &Budget<'_>, page: PoolPage, range: Range<usize>) -> Result<Self> {
+    pub fn from_page(budget: &Budget<'_>, page: PoolPage, range: Range<usize>) -> Result<Self> {
         if range.start < PAGE_HEADROOM || range.start > range.end || range.end > PAGE_SIZE {
             return Err(EINVAL);
         }
         let align = bindings::SMP_CACHE_BYTES as usize;
-        // It ends inside of the page, or `data()` fails.
         let size = range.end.next_multiple_of(align) + SHARED_INFO;
+        // SAFETY: The range ends before what the stack adds.
+        unsafe { Self::build(budget, page, range, size) }
+    }
+
+    /// Makes the first `size` bytes of a page the head of the packet that is at `range` of it.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if the page is smaller than that, [`ENOMEM`].
+    ///
+    /// # Safety
+    ///
+    /// `size` is a multiple of a cache line, and at least [`SHARED_INFO`] more than the end of the
+    /// range, which does not end before it starts.
+    #[cfg(CONFIG_PAGE_POOL)]
+    #[inline(always)]
+    pub(super) unsafe fn build(
+        _budget: &Budget<'_>,
+        page: PoolPage,
+        range: Range<usize>,
+        size: usize,
+    ) -> Result<Self> {
+        // It ends inside of the page, or `data()` fails.
         let start = page.data(&(0..size))?.cast_mut();
         let unused = page.size() - size;
         // CAST: Parts of a page.

@@ -23,6 +23,7 @@ use crate::{
         Bound,
         Device, //
     },
+    dma::DataDirection,
     error::to_result,
     faux,
     prelude::*,
@@ -124,7 +125,7 @@ pub(super) fn state(
     task: Task,
 ) -> Result<OnceState> {
     Ok(OnceState {
-        pool: PagePool::new(parent, dev, 0, 64)?,
+        pool: PagePool::new(parent, dev, 0, 64, DataDirection::FromDevice)?,
         task,
         result: None,
     })

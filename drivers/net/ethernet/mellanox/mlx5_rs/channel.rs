@@ -3,6 +3,7 @@
 //! A channel: the queues that one interrupt vector and one NAPI context serve.
 
 use kernel::{
+    dma::DataDirection,
     irq,
     net::{
         dim::Direction,
@@ -393,7 +394,8 @@ impl Channel {
         let room = Room::new(config.max_packet)?;
         // CAST: A few for each entry.
         let pages = settings.rx_entries * room.pages() as u32;
-        let pool = PagePool::new(dev, config.netdev, index, pages)?;
+        let direction = DataDirection::FromDevice;
+        let pool = PagePool::new(dev, config.netdev, index, pages, direction)?;
         let rq = ReceiveQueue::new(hca, rx_cq.object(), pool, rx_log, room, config.strip_vlan)?;
         let tx_cq = CompletionQueue::new(
             hca,

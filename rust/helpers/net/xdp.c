@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/bpf.h>
+#include <linux/bpf_trace.h>
+#include <linux/filter.h>
+#include <linux/skbuff.h>
+#include <net/xdp.h>
+
+#ifdef CONFIG_INET
+
+#ifndef CONFIG_BPF_SYSCALL
+__rust_helper void rust_helper_bpf_prog_inc(struct bpf_prog *prog)
+{
+	bpf_prog_inc(prog);
+}
+
+__rust_helper void rust_helper_bpf_prog_put(struct bpf_prog *prog)
+{
+	bpf_prog_put(prog);
+}
+#endif
+
+__rust_helper u32 rust_helper_bpf_prog_run_xdp(const struct bpf_prog *prog,
+					       struct xdp_buff *xdp)
+{
+	return bpf_prog_run_xdp(prog, xdp);
+}
+
+__rust_helper void
+rust_helper_trace_xdp_exception(const struct net_device *dev,
+				const struct bpf_prog *prog, u32 act)
+{
+	trace_xdp_exception(dev, prog, act);
+}
+
+__rust_helper void
+rust_helper_xdp_rxq_info_detach_mem_model(struct xdp_rxq_info *xdp_rxq)
+{
+	xdp_rxq_info_detach_mem_model(xdp_rxq);
+}
+
+__rust_helper void rust_helper_skb_metadata_set(struct sk_buff *skb,
+						u8 meta_len)
+{
+	skb_metadata_set(skb, meta_len);
+}
+
+#endif
