@@ -14,7 +14,13 @@ use kernel::{
         },
         netdev,
         page_pool::PagePool,
-        ulp_ddp, //
+        skbuff::PAGE_HEADROOM,
+        ulp_ddp,
+        xdp::{
+            self,
+            RxQueue,
+            Slot, //
+        }, //
     },
     new_spinlock_irq,
     prelude::*,
@@ -73,6 +79,7 @@ use crate::{
         },
         Layout, //
     },
+    xdp::Programmed,
 };
 
 /// What of a channel is used beside its poll function.
@@ -87,6 +94,8 @@ pub(crate) struct Queues {
     rx_cq: Arc<CqObject>,
     tx_cq: Arc<CqObject>,
     internal_cq: Arc<CqObject>,
+    /// For what a program sends, while one is attached.
+    xdp_cq: Option<Arc<CqObject>>,
 }
 
 /// What only the poll function of a channel uses.
@@ -106,9 +115,16 @@ pub(crate) struct Rearm {
     rx: Option<Arm>,
     tx: Option<Arm>,
     internal: Option<Arm>,
+    xdp: Option<Arm>,
 }
 
 impl Queues {
+    /// The completion queues of the channel.
+    fn cqs(&self) -> impl Iterator<Item = &Arc<CqObject>> {
+        let always = [&self.rx_cq, &self.tx_cq, &self.internal_cq];
+        Iterator::chain(always.into_iter(), &self.xdp_cq)
+    }
+
     /// Takes the packets that were transmitted out of the ring. Returns whether there may be more.
     fn complete_tx(&self, state: &mut PollState, budget: &Budget<'_>) -> bool {
         /// Completions that are taken in one round.
@@ -230,8 +246,9 @@ impl Poll for Queues {
     }
 
     fn prepare_rearm(&self, state: &mut PollState) -> Rearm {
+        let xdp_skips = state.rx.xdp_cq().is_some_and(|cq| cq.is_skipping());
         let cqs = [&state.rx.cq, &state.tx_cq, &state.internal_cq];
-        if cqs.iter().any(|cq| cq.is_skipping()) {
+        if xdp_skips || cqs.iter().any(|cq| cq.is_skipping()) {
             self.counters.recover.add(1);
             request_recovery(self.netdev.get());
         }
@@ -244,6 +261,7 @@ impl Poll for Queues {
             rx: state.rx.cq.prepare_arm(),
             tx: state.tx_cq.prepare_arm(),
             internal: state.internal_cq.prepare_arm(),
+            xdp: state.rx.xdp_cq().and_then(CompletionQueue::prepare_arm),
         }
     }
 
@@ -256,6 +274,9 @@ impl Poll for Queues {
             if let Some(arm) = arm {
                 cq.arm(arm);
             }
+        }
+        if let (Some(cq), Some(arm)) = (&self.xdp_cq, rearm.xdp) {
+            cq.arm(arm);
         }
     }
 }
@@ -277,7 +298,7 @@ impl irq::Handler for Events {
                 if let Some(napi) = &*self.napi.lock() {
                     // Whether it has completions or not, the CQ was disarmed.
                     let cqn = event.get32(Eqe::CQN);
-                    for cq in [&napi.rx_cq, &napi.tx_cq, &napi.internal_cq] {
+                    for cq in napi.cqs() {
                         if cq.number() == cqn {
                             cq.event();
                         }
@@ -358,6 +379,8 @@ pub(crate) struct Config<'a> {
     pub(crate) max_packet: usize,
     /// VLAN tags are taken out of received packets.
     pub(crate) strip_vlan: bool,
+    /// The program of the device, if one is attached.
+    pub(crate) program: Option<&'a Arc<Slot>>,
     /// Where the channel counts.
     pub(crate) counters: &'a Arc<Counters>,
     /// Offloaded connections.
@@ -391,20 +414,36 @@ impl Channel {
             Direction::Rx,
             settings.rx_coalesce,
         )?;
-        let room = Room::new(config.max_packet)?;
+        let (room, headroom, direction) = if config.program.is_some() {
+            let room = Room::for_programs(config.max_packet)?;
+            (room, xdp::HEADROOM, DataDirection::Bidirectional)
+        } else {
+            let room = Room::new(config.max_packet)?;
+            (room, PAGE_HEADROOM, DataDirection::FromDevice)
+        };
         // CAST: A few for each entry.
         let pages = settings.rx_entries * room.pages() as u32;
-        let direction = DataDirection::FromDevice;
-        let pool = PagePool::new(dev, config.netdev, index, pages, direction)?;
-        let rq = ReceiveQueue::new(hca, rx_cq.object(), pool, rx_log, room, config.strip_vlan)?;
-        let tx_cq = CompletionQueue::new(
-            hca,
-            eq,
-            tx_log,
-            EntrySize::Bytes64,
-            Direction::Tx,
-            settings.tx_coalesce,
-        )?;
+        let mut pool = PagePool::new(dev, config.netdev, index, pages, direction)?;
+        let new_sent = |coalesce| {
+            CompletionQueue::new(hca, eq, tx_log, EntrySize::Bytes64, Direction::Tx, coalesce)
+        };
+        let programmed = match config.program {
+            Some(slot) => {
+                let rxq = RxQueue::new(config.netdev, index, &mut pool)?;
+                // What is sent back follows the packets that are received.
+                let cq = new_sent(Coalesce {
+                    adaptive: false,
+                    ..settings.tx_coalesce
+                })?;
+                let queue = Programmed::new(hca, slot, rxq, cq, tx_log, config.max_packet)?;
+                Some(KBox::new(queue, GFP_KERNEL)?)
+            }
+            None => None,
+        };
+        let xdp_cq = programmed.as_ref().map(|queue| queue.cq.object().clone());
+        let (completed, strip_vlan) = (rx_cq.object(), config.strip_vlan);
+        let rq = ReceiveQueue::new(hca, completed, pool, rx_log, room, headroom, strip_vlan)?;
+        let tx_cq = new_sent(settings.tx_coalesce)?;
         let (transmit_queue, transmitted) =
             tx::create(hca, tx_cq.object(), tx_log, config.counters)?;
         let internal_cq = CompletionQueue::new(
@@ -434,6 +473,7 @@ impl Channel {
             rx_cq: rx_cq_object,
             tx_cq: tx_cq_object,
             internal_cq: internal_cq_object,
+            xdp_cq,
         });
         let state = PollState {
             rx: Receiver::new(
@@ -442,6 +482,7 @@ impl Channel {
                 config.index,
                 config.flows.clone(),
                 config.ddp_counters.clone(),
+                programmed,
             ),
             transmitted,
             tx_cq,
@@ -464,15 +505,8 @@ impl Channel {
     /// Makes up for events and interrupts that were lost. Called once in a while.
     pub(crate) fn catch_up(&self, vector: &Vector) {
         vector.catch_up();
-        let Queues {
-            rx_cq,
-            tx_cq,
-            internal_cq,
-            ..
-        } = &**self.napi;
-        let cqs = [rx_cq, tx_cq, internal_cq];
         // Each is looked at, as each remembers what it has seen.
-        if cqs.iter().filter(|cq| cq.lost_event()).count() > 0 {
+        if self.napi.cqs().filter(|cq| cq.lost_event()).count() > 0 {
             self.napi.kick();
         }
     }

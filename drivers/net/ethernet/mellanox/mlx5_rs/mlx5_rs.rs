@@ -32,6 +32,7 @@ mod steering;
 mod tx;
 #[expect(unreachable_pub, reason = "also a crate of its own, tools/wire/mlx5")]
 mod wire;
+mod xdp;
 
 kernel::module_pci_driver! {
     type: driver::Mlx5,

@@ -23,7 +23,8 @@ use kernel::{
             ETH_HLEN, //
         },
         skbuff::TxSkb,
-        ulp_ddp, //
+        ulp_ddp,
+        xdp, //
     },
     new_mutex,
     prelude::*,
@@ -60,7 +61,8 @@ use crate::{
     },
     rq::{
         RqObject,
-        MAX_PACKET, //
+        MAX_PACKET,
+        MAX_XDP_PACKET, //
     },
     rss::{
         self,
@@ -85,6 +87,10 @@ const PORT_OVERHEAD: u32 = FRAME_OVERHEAD as u32 + 4;
 /// Largest MTU for which a frame fits the pages of a receive queue entry.
 // CAST: A few pages.
 const MAX_MTU: u32 = (MAX_PACKET - FRAME_OVERHEAD) as u32;
+
+/// The same while a program is attached.
+// CAST: Less than a page.
+const MAX_XDP_MTU: u32 = (MAX_XDP_PACKET - FRAME_OVERHEAD) as u32;
 
 /// Sizes that the queues can have: powers of two within this range. Those for transmission count
 /// basic blocks of 64 bytes, of which a packet takes one or more.
@@ -133,6 +139,10 @@ pub(crate) struct Data {
     filters: Mutex<Filters>,
     #[pin]
     state: Mutex<State>,
+    /// The program that sees received packets. It changes under RTNL only.
+    pub(crate) program: Arc<xdp::Slot>,
+    /// Largest MTU without a program.
+    max_mtu: u32,
     /// A queue does not work any more.
     broken: Atomic<bool>,
     /// Queues were made anew for that a short time ago.
@@ -195,6 +205,8 @@ impl Data {
         let filters = Filters::new(&steering, &hca.mac()?)?;
         let flows = FlowTable::new()?;
         let ddp_counters = Arc::new(ulp_ddp::Counters::new(), GFP_KERNEL)?;
+        let program = Arc::new(xdp::Slot::new(), GFP_KERNEL)?;
+        let max_mtu = max_mtu(&hca)?;
         Ok(pin_init!(Self {
             async_events <- new_mutex!(None),
             hca,
@@ -210,6 +222,8 @@ impl Data {
                 strip_vlan,
                 running: None,
             }),
+            program,
+            max_mtu,
             broken: Atomic::new(false),
             cooling: Atomic::new(false),
             heartbeat <- new_mutex!(Heartbeat::default()),
@@ -250,6 +264,11 @@ pub(crate) fn max_channels(hca: &Hca, vectors: &Vectors) -> u16 {
     u16::try_from(channels.min(glue::online_cpus())).unwrap_or(u16::MAX)
 }
 
+/// Largest MTU of the port that fits the queues as well.
+fn max_mtu(hca: &Hca) -> Result<u32> {
+    Ok(hca.max_frame()?.saturating_sub(PORT_OVERHEAD).min(MAX_MTU))
+}
+
 /// What the network device is registered with.
 pub(crate) fn config(hca: &Hca, channels: u16) -> Result<netdev::Config> {
     let caps = hca.caps();
@@ -276,7 +295,9 @@ pub(crate) fn config(hca: &Hca, channels: u16) -> Result<netdev::Config> {
         } else {
             Features::NONE
         },
-        max_mtu: hca.max_frame()?.saturating_sub(PORT_OVERHEAD).min(MAX_MTU),
+        max_mtu: max_mtu(hca)?,
+        xdp_features: xdp::Features::BASIC | xdp::Features::REDIRECT,
+        xdp_metadata: true,
         mac: Some(hca.mac()?),
         irq_affinity: true,
         ..netdev::Config::default()
@@ -321,6 +342,7 @@ impl Running {
                 settings,
                 max_packet: frame(mtu),
                 strip_vlan,
+                program: data.program.is_attached().then_some(&data.program),
                 counters,
                 flows: &data.flows,
                 ddp_counters: &data.ddp_counters,
@@ -632,6 +654,48 @@ impl netdev::Driver for Mlx5Netdev {
         }
         let settings = state.settings.clone();
         switch_over(dev, &mut state, settings, mtu)
+    }
+
+    fn xdp_setup(
+        dev: &netdev::Device<Self>,
+        program: Option<&xdp::Program>,
+        extack: &mut ethtool::ExtAck<'_>,
+    ) -> Result {
+        let data = dev.data();
+        if program.is_some() {
+            if dev.features().contains(Features::HW_ULP_DDP) {
+                extack.set_msg(c"a program does not see payload that ulp-ddp places, which is on");
+                return Err(EINVAL);
+            }
+            if dev.mtu() > MAX_XDP_MTU {
+                extack.set_msg(c"a program sees packets in one page, the MTU is too big for that");
+                return Err(EINVAL);
+            }
+        }
+        let rebuild = data.program.is_attached() != program.is_some();
+        let mut state = data.state.lock();
+        let mut old = data.program.replace(program.map(Into::into));
+        if rebuild && state.running.is_some() {
+            let settings = state.settings.clone();
+            switch_over(dev, &mut state, settings, dev.mtu()).inspect_err(|_| {
+                data.program.replace(old.take());
+            })?;
+        }
+        drop(state);
+        dev.set_max_mtu(match program {
+            Some(_) => data.max_mtu.min(MAX_XDP_MTU),
+            None => data.max_mtu,
+        });
+        dev.update_features();
+        Ok(())
+    }
+
+    fn fix_features(dev: &netdev::Device<Self>, features: Features) -> Features {
+        if features.contains(Features::HW_ULP_DDP) && dev.data().program.is_attached() {
+            dev_warn!(dev, "ulp-ddp stays off while an XDP program is attached\n");
+            return features & !Features::HW_ULP_DDP;
+        }
+        features
     }
 
     fn set_features(dev: &netdev::Device<Self>, features: Features) -> Result {

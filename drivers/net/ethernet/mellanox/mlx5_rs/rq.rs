@@ -13,7 +13,8 @@ use kernel::{
         skbuff::{
             room_in_page,
             PAGE_HEADROOM, //
-        }, //
+        },
+        xdp, //
     },
     page::PAGE_SIZE,
     prelude::*,
@@ -52,6 +53,9 @@ const MAX_PAGES: usize = 4;
 /// Bytes of the largest packet that fits an entry.
 pub(crate) const MAX_PACKET: usize = room_in_page(PAGE_SIZE) + (MAX_PAGES - 1) * PAGE_SIZE;
 
+/// Bytes of the largest packet that fits an entry while a program is attached.
+pub(crate) const MAX_XDP_PACKET: usize = xdp::room_in_page(PAGE_SIZE);
+
 /// Doorbell record of a receive queue.
 const RECORD_RECEIVE: usize = 0;
 
@@ -82,6 +86,8 @@ pub(crate) struct ReceiveQueue {
     pool: PagePool,
     hca: Arc<Hca>,
     room: Room,
+    /// Bytes by which packets are further behind in their page than `room` says.
+    shift: u64,
     /// Counter of the entry that is posted next.
     producer: u32,
     /// Counter of the entry that is completed next. Those in between are posted, and have pages.
@@ -120,6 +126,23 @@ impl Room {
         Ok(Self { pages, part, first })
     }
 
+    /// For packets of at most `max_packet` bytes that a program sees: they are in one page, from
+    /// [`xdp::HEADROOM`] on.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if that is more than [`MAX_XDP_PACKET`].
+    pub(crate) fn for_programs(max_packet: usize) -> Result<Self> {
+        if max_packet > MAX_XDP_PACKET {
+            return Err(EINVAL);
+        }
+        Ok(Self {
+            pages: 1,
+            part: PAGE_SIZE,
+            first: MAX_XDP_PACKET,
+        })
+    }
+
     /// Pages, or parts of them.
     pub(crate) fn pages(self) -> usize {
         self.pages
@@ -145,13 +168,15 @@ impl Room {
 }
 
 impl ReceiveQueue {
-    /// Creates a queue of `1 << log_size` entries with `room` for a packet each, and fills it.
+    /// Creates a queue of `1 << log_size` entries with `room` for a packet each, and fills it. Before
+    /// packets are `headroom` bytes, [`PAGE_HEADROOM`] at least.
     pub(crate) fn new(
         hca: &Arc<Hca>,
         cq: &Arc<CqObject>,
         pool: PagePool,
         log_size: u32,
         room: Room,
+        headroom: usize,
         strip_vlan: bool,
     ) -> Result<Self> {
         let stride = Self::stride(room);
@@ -197,6 +222,8 @@ impl ReceiveQueue {
             pool,
             entries,
             room,
+            // CAST: Widening.
+            shift: headroom.saturating_sub(PAGE_HEADROOM) as u64,
             producer: 0,
             consumer: 0,
         };
@@ -309,7 +336,10 @@ impl ReceiveQueue {
                         // CAST: Positions in a page.
                         .with(DataSegment::BYTE_COUNT, part.len() as u32)
                         .with(DataSegment::LKEY, self.hca.key())
-                        .with(DataSegment::ADDR, page.dma_handle() + part.start as u64)
+                        .with(
+                            DataSegment::ADDR,
+                            page.dma_handle() + part.start as u64 + self.shift,
+                        )
                 }
                 None => DataSegment::zeroed().with(DataSegment::LKEY, TERMINATE_SCATTER_LIST_LKEY),
             };

@@ -45,6 +45,7 @@ use crate::{
         },
         Layout, //
     },
+    xdp::Programmed,
 };
 
 /// The receive side of a channel.
@@ -55,6 +56,8 @@ pub(crate) struct Receiver {
     index: u16,
     flows: Arc<FlowTable>,
     ddp_counters: Arc<ulp_ddp::Counters>,
+    /// While a program is attached.
+    xdp: Option<KBox<Programmed>>,
 }
 
 /// What the device did for a packet of an offloaded connection.
@@ -200,6 +203,7 @@ impl Receiver {
         index: u16,
         flows: Arc<FlowTable>,
         ddp_counters: Arc<ulp_ddp::Counters>,
+        xdp: Option<KBox<Programmed>>,
     ) -> Self {
         Self {
             rq,
@@ -207,7 +211,13 @@ impl Receiver {
             index,
             flows,
             ddp_counters,
+            xdp,
         }
+    }
+
+    /// The queue to which completes what a program sends, while one is attached.
+    pub(crate) fn xdp_cq(&mut self) -> Option<&mut CompletionQueue> {
+        self.xdp.as_mut().map(|xdp| &mut xdp.cq)
     }
 
     /// The pool of the receive queue.
@@ -226,6 +236,9 @@ impl Receiver {
     ) -> usize {
         let mut work = 0;
         let mut cqe = Cqe::zeroed();
+        if let Some(xdp) = &mut self.xdp {
+            xdp.complete(counters, broken);
+        }
         while work < budget.limit() && self.cq.next(&mut cqe) {
             work += 1;
             if self.receive(&cqe, counters, budget).is_err() {
@@ -235,6 +248,9 @@ impl Receiver {
         }
         if work > 0 {
             self.cq.release();
+        }
+        if let Some(xdp) = &mut self.xdp {
+            xdp.flush();
         }
         // Without memory for all entries, those that are left have to do. If there are none, only
         // another poll can get reception going again.
@@ -262,6 +278,20 @@ impl Receiver {
         // CAST: Widening.
         let len = cqe.get32(Cqe::BYTE_CNT) as usize;
         let skb = match offload {
+            _ if self.xdp.is_some() => {
+                let placed = offload.is_some_and(|offload| offload.placed.is_some());
+                let (Some(page), Some(xdp)) = (pages[0].take(), &mut self.xdp) else {
+                    return Err(EIO);
+                };
+                // Nothing is placed while a program is attached, which would not see it.
+                if placed || len > room.len() {
+                    return Err(EIO);
+                }
+                match xdp.receive(page, len, cqe, counters, budget) {
+                    Some(skb) => skb,
+                    None => return Ok(()),
+                }
+            }
             Some(offload) => {
                 let placed = offload.placed.map_or(0, |placed| placed.len());
                 let kept = len.checked_sub(placed).ok_or(EIO)?;

@@ -52,6 +52,16 @@ counters! {
     rx_alloc_fail,
     /// Packets with placed payload that lost their place: the command or flow is gone.
     rx_placed_dropped,
+    /// Packets that a program dropped, or that were dropped for an error of what it wanted.
+    rx_xdp_drop,
+    /// Packets that a program redirected.
+    rx_xdp_redirect,
+    /// Packets that a program sent back.
+    rx_xdp_tx_xmit,
+    /// Packets that a program could not send back for want of room in the queue.
+    rx_xdp_tx_full,
+    /// Packets that a program could not send back as they were too short or too long.
+    rx_xdp_tx_err,
     /// Packets transmitted, each segment of one that the device segmented.
     tx_packets,
     /// Bytes transmitted.

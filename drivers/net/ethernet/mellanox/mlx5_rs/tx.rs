@@ -231,7 +231,12 @@ impl TransmitQueue {
 
 /// Writes what comes before the data segments of a packet.
 #[inline]
-fn put_head(entry: &mut Entry<'_>, ctrl: &CtrlSegment, mut eth: EthSegment, headers: &[u8]) {
+pub(crate) fn put_head(
+    entry: &mut Entry<'_>,
+    ctrl: &CtrlSegment,
+    mut eth: EthSegment,
+    headers: &[u8],
+) {
     // The headers start in the last two bytes of the Ethernet segment.
     let mut rest = headers;
     if let (Some(to), Some((start, after))) = (

@@ -139,7 +139,11 @@ impl DeviceOps for Mlx5Netdev {
     }
 
     fn set_caps(dev: &netdev::Device<Self>, active: Caps) -> Result {
-        dev.data().ddp_caps.store(active.bits(), Relaxed);
+        let data = dev.data();
+        if !active.is_empty() && data.program.is_attached() {
+            return Err(EINVAL);
+        }
+        data.ddp_caps.store(active.bits(), Relaxed);
         Ok(())
     }
 
