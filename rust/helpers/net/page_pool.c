@@ -55,6 +55,11 @@ rust_helper_page_pool_dma_sync_for_device(const struct page_pool *pool,
 					 page_pool_get_dma_dir(pool));
 }
 
+__rust_helper netmem_ref rust_helper_page_to_netmem(struct page *page)
+{
+	return page_to_netmem(page);
+}
+
 /* The pool that @page came from. */
 __rust_helper struct page_pool *
 rust_helper_page_pool_of_page(const struct page *page)

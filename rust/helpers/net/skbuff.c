@@ -37,6 +37,11 @@ __rust_helper skb_frag_t *rust_helper_skb_frag(const struct sk_buff *skb,
 	return &skb_shinfo(skb)->frags[i];
 }
 
+__rust_helper struct page *rust_helper_skb_frag_page(const skb_frag_t *frag)
+{
+	return skb_frag_page(frag);
+}
+
 __rust_helper bool rust_helper_skb_has_frag_list(const struct sk_buff *skb)
 {
 	return skb_has_frag_list(skb);

@@ -244,6 +244,17 @@ impl PoolPage {
         self.page.as_ptr()
     }
 
+    /// Takes over a reference that [`Self::into_raw`] gave up, to `size` bytes from `start` of a page.
+    ///
+    /// # Safety
+    ///
+    /// The bytes are among those of the reference, which nobody else uses.
+    #[inline]
+    pub(super) unsafe fn from_raw(page: NonNull<bindings::page>, start: u32, size: u32) -> Self {
+        // INVARIANT: By the safety requirements.
+        Self { page, start, size }
+    }
+
     /// Gives up this reference without giving the page back.
     #[inline]
     pub(crate) fn into_raw(self) -> *mut bindings::page {

@@ -184,7 +184,9 @@ impl RxSkb {
         let align = bindings::SMP_CACHE_BYTES as usize;
         let size = range.end.next_multiple_of(align) + SHARED_INFO;
         // SAFETY: The range ends before what the stack adds.
-        unsafe { Self::build(budget, page, range, size) }
+        let skb = unsafe { Self::build(budget, &page, range, size) }?;
+        let _ = page.into_raw();
+        Ok(skb)
     }
 
     /// Makes the first `size` bytes of a page the head of the packet that is at `range` of it.
@@ -196,12 +198,13 @@ impl RxSkb {
     /// # Safety
     ///
     /// `size` is a multiple of a cache line, and at least [`SHARED_INFO`] more than the end of the
-    /// range, which does not end before it starts.
+    /// range, which does not end before it starts. If this succeeds, the reference to the page is
+    /// the skb's.
     #[cfg(CONFIG_PAGE_POOL)]
     #[inline(always)]
     pub(super) unsafe fn build(
         _budget: &Budget<'_>,
-        page: PoolPage,
+        page: &PoolPage,
         range: Range<usize>,
         size: usize,
     ) -> Result<Self> {
@@ -214,9 +217,8 @@ impl RxSkb {
         let skb = unsafe { bindings::napi_build_skb(start.cast(), size as c_uint) };
         // INVARIANT: The skb was made just now.
         let skb = Self(NonNull::new(skb).ok_or(ENOMEM)?);
-        let _ = page.into_raw();
-        // SAFETY: The skb is ours, is empty, and has room for the range. The reference to the page has
-        // moved into it; marking it for recycling makes it give the page back to the pool. What is
+        // SAFETY: The skb is ours, is empty, and has room for the range. The reference to the page
+        // moves into it; marking it for recycling makes it give the page back to the pool. What is
         // left cannot be used for anything else.
         unsafe {
             bindings::skb_mark_for_recycle(skb.as_raw());

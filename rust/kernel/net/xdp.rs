@@ -7,7 +7,9 @@
 //! its poll functions look it up while it may be replaced. For each packet:
 //!
 //! 1. The page with the packet becomes a [`Buff`]. There are [`HEADROOM`] bytes before the packet,
-//!    and behind it those that the stack needs: at most [`room_in_page`] bytes are left for it.
+//!    and behind it those that the stack needs: at most [`room_in_page`] bytes are left for it. The
+//!    rest of a longer packet is in fragments ([`Buff::add_frag`]), if the program can cope with
+//!    that ([`Program::has_frags`]).
 //! 2. [`Attached::run`] has the program look at it, which may move its start and end.
 //! 3. The [`Verdict`] says what to do: make it an skb for the stack ([`Buff::into_skb`]), or send it
 //!    back on the same device ([`Buff::into_page`]). Everything else was done: the packet was
@@ -53,7 +55,8 @@ use crate::{
 #[cfg(CONFIG_PAGE_POOL)]
 use crate::{
     container_of,
-    error::to_result, //
+    error::to_result,
+    page::PAGE_SIZE, //
 };
 #[cfg(CONFIG_PAGE_POOL)]
 use core::ops::Range;
@@ -96,6 +99,8 @@ impl Features {
     pub const BASIC: Self = Self(bindings::netdev_xdp_act_NETDEV_XDP_ACT_BASIC);
     /// Packets can be redirected to other devices, to other CPUs and to sockets.
     pub const REDIRECT: Self = Self(bindings::netdev_xdp_act_NETDEV_XDP_ACT_REDIRECT);
+    /// Received packets can have fragments.
+    pub const RX_SG: Self = Self(bindings::netdev_xdp_act_NETDEV_XDP_ACT_RX_SG);
 
     /// Returns the features as the C side has them.
     #[inline]
@@ -152,6 +157,13 @@ impl Program {
         // CAST: `Self` is a transparent wrapper of `bpf_prog`.
         // SAFETY: By the safety requirements.
         unsafe { ptr.cast().as_ref() }
+    }
+
+    /// Returns whether the program can look at packets with fragments. Any context.
+    #[inline]
+    pub fn has_frags(&self) -> bool {
+        // SAFETY: The program is valid, and this does not change once it was loaded.
+        unsafe { (*(*self.0.get()).aux).xdp_has_frags }
     }
 }
 
@@ -254,7 +266,8 @@ impl Attached<'_> {
                 // SAFETY: As above; the program said where to in this same poll function. The packet
                 // is in a page of a pool, as the memory model of its queue says.
                 if unsafe { bindings::xdp_do_redirect(dev, raw, program) } == 0 {
-                    // The page is somebody else's now.
+                    // The pages are somebody else's now.
+                    buff.raw.forget_frags();
                     let _ = buff.page.into_raw();
                     return Verdict::Redirected;
                 }
@@ -314,15 +327,15 @@ impl RxQueue {
         let info = KBox::new(Opaque::<bindings::xdp_rxq_info>::zeroed(), GFP_KERNEL)?;
         pool.register_for_xdp()?;
         // SAFETY: The structure is zeroed, as a new one has to be, and the device is valid. The NAPI
-        // ID is not used, and packets do not have fragments. The pool is registered, and its pages
-        // find it by themselves.
+        // ID is not used. Programs make fragments longer inside of their page only. The pool is
+        // registered, and its pages find it by themselves.
         unsafe {
             to_result(bindings::__xdp_rxq_info_reg(
                 info.get(),
                 netdev.as_raw(),
                 queue,
                 0,
-                0,
+                PAGE_SIZE as u32,
             ))?;
             bindings::xdp_rxq_info_attach_page_pool(info.get(), pool.as_raw());
         }
@@ -394,6 +407,11 @@ pub struct Metadata {
 }
 
 /// What a program gets a pointer to, with what only functions of this module know to be behind it.
+///
+/// # Invariants
+///
+/// If the flag for that is set, a `struct skb_shared_info` is behind the room for the packet, with one
+/// fragment at least. Fragments are parts of pages of pools, and their references are owned.
 #[cfg(CONFIG_PAGE_POOL)]
 #[repr(C)]
 struct RawBuff {
@@ -401,7 +419,63 @@ struct RawBuff {
     metadata: Metadata,
 }
 
-/// A received packet in a page of a pool, or in part of one, for a program to look at.
+#[cfg(CONFIG_PAGE_POOL)]
+impl RawBuff {
+    #[inline]
+    fn flags(&mut self) -> &mut u32 {
+        // SAFETY: The other member of the union is initialized like this one.
+        unsafe { &mut self.xdp.__bindgen_anon_1.__bindgen_anon_1.flags }
+    }
+
+    /// What is behind the room for the packet, if there are fragments.
+    #[inline]
+    fn shared_info(&mut self) -> Option<&mut bindings::skb_shared_info> {
+        if *self.flags() & bindings::xdp_buff_flags_XDP_FLAGS_HAS_FRAGS == 0 {
+            return None;
+        }
+        // SAFETY: By the type invariant it is there, and it is ours.
+        Some(unsafe { &mut *bindings::xdp_get_shared_info_from_buff(&self.xdp) })
+    }
+
+    /// Takes the last fragment.
+    fn pop_frag(&mut self) -> Option<PoolPage> {
+        let info = self.shared_info()?;
+        let last = info.nr_frags.saturating_sub(1);
+        let frag = *info.frags.get(usize::from(last))?;
+        // INVARIANT: It is given up, as its reference moves out.
+        info.nr_frags = last;
+        // SAFETY: While this is a packet for programs, the member of the union is this one.
+        unsafe { info.__bindgen_anon_2.__bindgen_anon_1.xdp_frags_size -= frag.len };
+        if last == 0 {
+            self.forget_frags();
+        }
+        // SAFETY: By the type invariant the fragment is in a page of a pool, and the reference ours.
+        unsafe {
+            let page = NonNull::new(bindings::skb_frag_page(&frag))?;
+            Some(PoolPage::from_raw(page, frag.offset, frag.len))
+        }
+    }
+
+    /// Gives all fragments up without giving their pages back.
+    #[inline]
+    fn forget_frags(&mut self) {
+        // INVARIANT: There are none any more.
+        *self.flags() &= !bindings::xdp_buff_flags_XDP_FLAGS_HAS_FRAGS;
+    }
+}
+
+#[cfg(CONFIG_PAGE_POOL)]
+impl Drop for RawBuff {
+    #[inline]
+    fn drop(&mut self) {
+        while self.pop_frag().is_some() {}
+    }
+}
+
+/// A received packet in a page of a pool, or in part of one, for a program to look at. What does not
+/// fit that is in fragments.
+///
+/// Fields are dropped in order: the page tells where the fragments are.
 ///
 /// # Invariants
 ///
@@ -452,7 +526,7 @@ impl<'a> Buff<'a> {
                 __bindgen_anon_1: frame,
             },
         };
-        // INVARIANT: The range and what is around it are inside of the page.
+        // INVARIANT: The range and what is around it are inside of the page. There are no fragments.
         Ok(Self {
             raw: RawBuff { xdp, metadata },
             page,
@@ -466,7 +540,43 @@ impl<'a> Buff<'a> {
         (&raw mut self.raw).cast()
     }
 
-    /// Returns where in the page the packet is.
+    /// Appends `range` of `page`, which has to be synced for the CPU, as a fragment.
+    ///
+    /// The program has to be one that can look at such packets.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if the range is empty or not inside of the page, [`ENOSPC`] if there are
+    /// [`MAX_SKB_FRAGS`](super::skbuff::MAX_SKB_FRAGS) fragments.
+    #[inline]
+    pub fn add_frag(&mut self, page: PoolPage, range: Range<usize>) -> Result {
+        if range.is_empty() || range.end > page.size() {
+            return Err(EINVAL);
+        }
+        // CAST: At most a page.
+        let (size, len) = (page.size() as u32, range.len() as u32);
+        let start = (page.start() + range.start) as u32;
+        // SAFETY: By the type invariant there is room for the shared info behind the packet. The
+        // range is inside of the page.
+        let added = unsafe {
+            let netmem = bindings::page_to_netmem(page.as_raw());
+            bindings::xdp_buff_add_frag(&mut self.raw.xdp, netmem, start, len, size)
+        };
+        if !added {
+            return Err(ENOSPC);
+        }
+        // INVARIANT: The reference moves into the fragment.
+        let _ = page.into_raw();
+        Ok(())
+    }
+
+    /// Takes the last fragment, all of which is part of the packet.
+    #[inline]
+    pub fn pop_frag(&mut self) -> Option<PoolPage> {
+        self.raw.pop_frag()
+    }
+
+    /// Returns where in the page the packet is, or its start if there are fragments.
     #[inline]
     pub fn range(&self) -> Range<usize> {
         let xdp = &self.raw.xdp;
@@ -474,15 +584,16 @@ impl<'a> Buff<'a> {
         offset(xdp.data)..offset(xdp.data_end)
     }
 
-    /// Returns the page and where in it the packet is, for it to be sent.
+    /// Returns the page and where in it the packet is, for it to be sent. Fragments that are left are
+    /// dropped.
     #[inline]
     pub fn into_page(self) -> (PoolPage, Range<usize>) {
         let range = self.range();
         (self.page, range)
     }
 
-    /// Makes the page the head of a packet for the stack. Nothing is copied, and the page is recycled
-    /// when the packet is freed.
+    /// Makes the page the head of a packet for the stack, with the fragments. Nothing is copied, and
+    /// the pages are recycled when the packet is freed.
     ///
     /// # Errors
     ///
@@ -490,12 +601,31 @@ impl<'a> Buff<'a> {
     #[inline]
     pub fn into_skb(self, budget: &Budget<'_>) -> Result<RxSkb> {
         let range = self.range();
-        let xdp = &self.raw.xdp;
-        let meta = xdp.data.addr().saturating_sub(xdp.data_meta.addr());
-        let size = self.page.size();
+        let Self { mut raw, page, .. } = self;
+        let meta = raw.xdp.data.addr().saturating_sub(raw.xdp.data_meta.addr());
+        let flags = *raw.flags();
+        // Where this is will be the skb's own, which starts without fragments.
+        let frags = raw.shared_info().map(|info| {
+            // SAFETY: While this is a packet for programs, the member of the union is this one.
+            let sizes = unsafe { info.__bindgen_anon_2.__bindgen_anon_1 };
+            (
+                info.nr_frags,
+                sizes.xdp_frags_size,
+                sizes.xdp_frags_truesize,
+            )
+        });
         // SAFETY: By the type invariant the packet is inside of the page, and what the stack needs
-        // fits behind it.
-        let skb = unsafe { RxSkb::build(budget, self.page, range, size) }?;
+        // fits behind it. The page is not used any more.
+        let skb = unsafe { RxSkb::build(budget, &page, range, page.size()) }?;
+        let _ = page.into_raw();
+        if let Some((count, size, truesize)) = frags {
+            raw.forget_frags();
+            // SAFETY: The skb is ours, and has the fragments where they were. Their references move
+            // into it.
+            unsafe {
+                bindings::xdp_update_skb_frags_info(skb.as_raw(), count, size, truesize, flags)
+            };
+        }
         // What the program left for others that see the packet.
         if let (Ok(meta), true) = (u8::try_from(meta), meta > 0) {
             // SAFETY: The skb is ours, with this many bytes of metadata before its data.
@@ -589,10 +719,12 @@ mod tests {
                 Registration,
                 TxResult, //
             },
-            skbuff::TxSkb,
+            skbuff::{
+                TxSkb,
+                MAX_SKB_FRAGS, //
+            },
             testing, //
         },
-        page::PAGE_SIZE,
         time::{
             delay::fsleep,
             Delta, //
@@ -717,7 +849,8 @@ mod tests {
     enum Seen {
         Nothing,
         Skb(usize),
-        Page(Range<usize>),
+        /// The range of the page, and the lengths of the fragments before that.
+        Sent(KVec<usize>, Range<usize>),
         Redirected,
         Dropped,
         Aborted,
@@ -726,28 +859,63 @@ mod tests {
     struct State {
         queue: RxQueue,
         pool: PagePool,
+        /// Pages that the packet was in.
+        used: KVec<*mut bindings::page>,
         seen: Seen,
+    }
+
+    // SAFETY: The pages are compared only.
+    unsafe impl Send for State {}
+
+    impl State {
+        fn alloc(&mut self) -> Result<PoolPage> {
+            let page = self.pool.alloc()?;
+            self.used.push(page.as_raw(), GFP_KERNEL)?;
+            Ok(page)
+        }
+
+        /// Whether all pages came back, once, however many the pool gets anew.
+        fn is_complete(&mut self) -> Result<bool> {
+            let mut pages = KVec::new();
+            for _ in 0..128 {
+                pages.push(self.pool.alloc()?, GFP_KERNEL)?;
+            }
+            let count = |used| pages.iter().filter(|page| page.as_raw() == used).count();
+            Ok(self.used.iter().all(|used| count(*used) == 1))
+        }
     }
 
     struct Poller {
         program: Slot,
+        frags: usize,
         polled: Atomic<bool>,
     }
 
     impl Poller {
-        /// Has the program look at a packet of 100 bytes.
+        /// Has the program look at a packet of 100 bytes, and of 1000 bytes in each fragment.
         fn receive(&self, state: &mut State, budget: &Budget<'_>) -> Result<Seen> {
             let Some(program) = self.program.get(budget) else {
                 return Ok(Seen::Nothing);
             };
-            let page = state.pool.alloc()?;
+            let mut frags = KVec::new();
+            for _ in 0..self.frags {
+                frags.push(state.alloc()?, GFP_KERNEL)?;
+            }
+            let page = state.alloc()?;
             let range = HEADROOM..HEADROOM + 100;
-            let buff = Buff::new(&state.queue, page, range, Metadata::default())?;
+            let mut buff = Buff::new(&state.queue, page, range, Metadata::default())?;
+            for page in frags {
+                buff.add_frag(page, 96..1096)?;
+            }
             Ok(match program.run(budget, buff) {
                 Verdict::Pass(buff) => Seen::Skb(buff.into_skb(budget)?.len()),
-                Verdict::Tx(buff) => {
+                Verdict::Tx(mut buff) => {
                     program.tx_failed(budget);
-                    Seen::Page(buff.into_page().1)
+                    let mut frags = KVec::new();
+                    while let Some(page) = buff.pop_frag() {
+                        frags.push(page.size(), GFP_KERNEL)?;
+                    }
+                    Seen::Sent(frags, buff.into_page().1)
                 }
                 Verdict::Redirected => Seen::Redirected,
                 Verdict::Dropped => Seen::Dropped,
@@ -773,23 +941,26 @@ mod tests {
         fn rearm(&self, _rearm: ()) {}
     }
 
-    /// What becomes of a packet that a program sees.
+    /// What becomes of a packet with so many fragments that a program sees.
     fn run(
         parent: &device::Device<Bound>,
         dev: &Device<Test>,
         program: Option<&Loaded>,
+        frags: usize,
     ) -> Result<Seen> {
         let mut pool = PagePool::new(parent, dev, 0, 16, DataDirection::Bidirectional)?;
         let queue = RxQueue::new(dev, 0, &mut pool)?;
         let state = State {
             queue,
             pool,
+            used: KVec::new(),
             seen: Seen::Nothing,
         };
         let slot = Slot::default();
         slot.replace(program.map(Loaded::get));
         let poller = Ok::<_, Error>(Poller {
             program: slot,
+            frags,
             polled: Atomic::new(false),
         });
         let napi = KBox::pin_init(Napi::<Poller>::new(dev, 0, state, poller), GFP_KERNEL)?;
@@ -802,22 +973,32 @@ mod tests {
             fsleep(Delta::from_millis(10));
         }
         napi.disable();
-        napi.with_state(|_, state| core::mem::replace(&mut state.seen, Seen::Nothing))
+        napi.with_state(|_, state| {
+            assert!(state.is_complete()?);
+            Ok(core::mem::replace(&mut state.seen, Seen::Nothing))
+        })?
     }
 
     #[test]
     fn verdicts_are_obeyed() -> Result {
         with_device(|parent, dev| {
-            let verdict = |action| run(parent, dev, Some(&Loaded::new(&[act(action), EXIT])?));
-            assert_eq!(run(parent, dev, None)?, Seen::Nothing);
-            assert_eq!(verdict(bindings::xdp_action_XDP_PASS)?, Seen::Skb(100));
-            let whole = HEADROOM..HEADROOM + 100;
-            assert_eq!(verdict(bindings::xdp_action_XDP_TX)?, Seen::Page(whole));
-            assert_eq!(verdict(bindings::xdp_action_XDP_DROP)?, Seen::Dropped);
-            assert_eq!(verdict(bindings::xdp_action_XDP_ABORTED)?, Seen::Aborted);
-            // To nowhere, and what is no action.
-            assert_eq!(verdict(bindings::xdp_action_XDP_REDIRECT)?, Seen::Aborted);
-            assert_eq!(verdict(77)?, Seen::Aborted);
+            assert_eq!(run(parent, dev, None, 0)?, Seen::Nothing);
+            for frags in [0, 1, 3, MAX_SKB_FRAGS] {
+                let verdict = |action| {
+                    let program = Loaded::new(&[act(action), EXIT])?;
+                    run(parent, dev, Some(&program), frags)
+                };
+                let len = 100 + frags * 1000;
+                assert_eq!(verdict(bindings::xdp_action_XDP_PASS)?, Seen::Skb(len));
+                let lens = KVec::from_elem(1000, frags, GFP_KERNEL)?;
+                let sent = Seen::Sent(lens, HEADROOM..HEADROOM + 100);
+                assert_eq!(verdict(bindings::xdp_action_XDP_TX)?, sent);
+                assert_eq!(verdict(bindings::xdp_action_XDP_DROP)?, Seen::Dropped);
+                assert_eq!(verdict(bindings::xdp_action_XDP_ABORTED)?, Seen::Aborted);
+                // To nowhere, and what is no action.
+                assert_eq!(verdict(bindings::xdp_action_XDP_REDIRECT)?, Seen::Aborted);
+                assert_eq!(verdict(77)?, Seen::Aborted);
+            }
             Ok(())
         })
     }
@@ -835,7 +1016,7 @@ mod tests {
                     code.extend_from_slice(&add(offset, value), GFP_KERNEL)?;
                 }
                 code.extend_from_slice(&[act(action), EXIT], GFP_KERNEL)?;
-                run(parent, dev, Some(&Loaded::new(&code)?))
+                run(parent, dev, Some(&Loaded::new(&code)?), 0)
             };
             let (pass, tx) = (bindings::xdp_action_XDP_PASS, bindings::xdp_action_XDP_TX);
             assert_eq!(moved(14, -6, pass)?, Seen::Skb(80));
@@ -846,7 +1027,7 @@ mod tests {
             let tail = room as i32 - 100;
             let range = before..HEADROOM + room;
             assert_eq!(moved(head, tail, pass)?, Seen::Skb(range.len()));
-            assert_eq!(moved(head, tail, tx)?, Seen::Page(range));
+            assert_eq!(moved(head, tail, tx)?, Seen::Sent(KVec::new(), range));
             Ok(())
         })
     }
@@ -873,8 +1054,22 @@ mod tests {
             let _first = pool.alloc_part(half)?;
             let second = pool.alloc_part(half)?;
             let range = HEADROOM..HEADROOM + room_in_page(half);
-            let buff = Buff::new(&queue, second, range.clone(), Metadata::default())?;
+            let mut buff = Buff::new(&queue, second, range.clone(), Metadata::default())?;
             assert_eq!(buff.range(), range);
+
+            assert_eq!(buff.add_frag(pool.alloc()?, 7..7), Err(EINVAL));
+            assert_eq!(buff.add_frag(pool.alloc()?, 0..PAGE_SIZE + 1), Err(EINVAL));
+            assert!(buff.pop_frag().is_none());
+            let mut address = 0;
+            for _ in 0..MAX_SKB_FRAGS {
+                let page = pool.alloc()?;
+                address = page.dma_handle() + 5;
+                buff.add_frag(page, 5..8)?;
+            }
+            assert_eq!(buff.add_frag(pool.alloc()?, 5..8), Err(ENOSPC));
+            let last = buff.pop_frag().ok_or(EINVAL)?;
+            assert_eq!((last.size(), last.dma_handle()), (3, address));
+            buff.add_frag(pool.alloc()?, 5..8)?;
             Ok(())
         })
     }
@@ -925,6 +1120,16 @@ mod tests {
         assert_eq!(first.references(), 1);
         drop(slot);
         assert_eq!(second.references(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn programs_say_whether_they_take_fragments() -> Result {
+        let program = Loaded::new(&[act(2), EXIT])?;
+        assert!(!program.get().has_frags());
+        // SAFETY: The program is ours.
+        unsafe { (*(*program.0.as_ptr()).aux).xdp_has_frags = true };
+        assert!(program.get().has_frags());
         Ok(())
     }
 
