@@ -62,7 +62,8 @@ use crate::{
     rq::{
         RqObject,
         MAX_PACKET,
-        MAX_XDP_PACKET, //
+        MAX_XDP_PACKET,
+        XDP_ROOM, //
     },
     rss::{
         self,
@@ -89,8 +90,12 @@ const PORT_OVERHEAD: u32 = FRAME_OVERHEAD as u32 + 4;
 const MAX_MTU: u32 = (MAX_PACKET - FRAME_OVERHEAD) as u32;
 
 /// The same while a program is attached.
-// CAST: Less than a page.
+// CAST: A few pages.
 const MAX_XDP_MTU: u32 = (MAX_XDP_PACKET - FRAME_OVERHEAD) as u32;
+
+/// The same for a program that looks at packets of one page only.
+// CAST: Less than a page.
+const MAX_XDP_PAGE_MTU: u32 = (XDP_ROOM - FRAME_OVERHEAD) as u32;
 
 /// Sizes that the queues can have: powers of two within this range. Those for transmission count
 /// basic blocks of 64 bytes, of which a packet takes one or more.
@@ -296,7 +301,7 @@ pub(crate) fn config(hca: &Hca, channels: u16) -> Result<netdev::Config> {
             Features::NONE
         },
         max_mtu: max_mtu(hca)?,
-        xdp_features: xdp::Features::BASIC | xdp::Features::REDIRECT,
+        xdp_features: xdp::Features::BASIC | xdp::Features::REDIRECT | xdp::Features::RX_SG,
         xdp_metadata: true,
         mac: Some(hca.mac()?),
         irq_affinity: true,
@@ -662,13 +667,18 @@ impl netdev::Driver for Mlx5Netdev {
         extack: &mut ethtool::ExtAck<'_>,
     ) -> Result {
         let data = dev.data();
+        let max_mtu = data.max_mtu.min(match program {
+            None => u32::MAX,
+            Some(program) if program.has_frags() => MAX_XDP_MTU,
+            Some(_) => MAX_XDP_PAGE_MTU,
+        });
         if program.is_some() {
             if dev.features().contains(Features::HW_ULP_DDP) {
                 extack.set_msg(c"a program does not see payload that ulp-ddp places, which is on");
                 return Err(EINVAL);
             }
-            if dev.mtu() > MAX_XDP_MTU {
-                extack.set_msg(c"a program sees packets in one page, the MTU is too big for that");
+            if dev.mtu() > max_mtu {
+                extack.set_msg(c"the MTU is too big for a program without frags");
                 return Err(EINVAL);
             }
         }
@@ -682,10 +692,7 @@ impl netdev::Driver for Mlx5Netdev {
             })?;
         }
         drop(state);
-        dev.set_max_mtu(match program {
-            Some(_) => data.max_mtu.min(MAX_XDP_MTU),
-            None => data.max_mtu,
-        });
+        dev.set_max_mtu(max_mtu);
         dev.update_features();
         Ok(())
     }

@@ -48,13 +48,16 @@ use crate::{
 };
 
 /// Pages of an entry at most.
-const MAX_PAGES: usize = 4;
+pub(crate) const MAX_PAGES: usize = 4;
 
 /// Bytes of the largest packet that fits an entry.
 pub(crate) const MAX_PACKET: usize = room_in_page(PAGE_SIZE) + (MAX_PAGES - 1) * PAGE_SIZE;
 
+/// Bytes of a packet in the first page of an entry while a program is attached.
+pub(crate) const XDP_ROOM: usize = xdp::room_in_page(PAGE_SIZE);
+
 /// Bytes of the largest packet that fits an entry while a program is attached.
-pub(crate) const MAX_XDP_PACKET: usize = xdp::room_in_page(PAGE_SIZE);
+pub(crate) const MAX_XDP_PACKET: usize = XDP_ROOM + (MAX_PAGES - 1) * PAGE_SIZE;
 
 /// Doorbell record of a receive queue.
 const RECORD_RECEIVE: usize = 0;
@@ -86,7 +89,7 @@ pub(crate) struct ReceiveQueue {
     pool: PagePool,
     hca: Arc<Hca>,
     room: Room,
-    /// Bytes by which packets are further behind in their page than `room` says.
+    /// Bytes by which packets are further behind in their first page than `room` says.
     shift: u64,
     /// Counter of the entry that is posted next.
     producer: u32,
@@ -126,8 +129,8 @@ impl Room {
         Ok(Self { pages, part, first })
     }
 
-    /// For packets of at most `max_packet` bytes that a program sees: they are in one page, from
-    /// [`xdp::HEADROOM`] on.
+    /// For packets of at most `max_packet` bytes that a program sees: in their first page they start
+    /// at [`xdp::HEADROOM`].
     ///
     /// # Errors
     ///
@@ -137,9 +140,9 @@ impl Room {
             return Err(EINVAL);
         }
         Ok(Self {
-            pages: 1,
+            pages: 1 + max_packet.saturating_sub(XDP_ROOM).div_ceil(PAGE_SIZE),
             part: PAGE_SIZE,
-            first: MAX_XDP_PACKET,
+            first: XDP_ROOM,
         })
     }
 
@@ -332,13 +335,14 @@ impl ReceiveQueue {
             let data = match pages.get(segment).and_then(Option::as_ref) {
                 Some(page) => {
                     let part = self.room.part_in_page(segment, &(0..self.room.len()));
+                    let shift = if segment == 0 { self.shift } else { 0 };
                     DataSegment::zeroed()
                         // CAST: Positions in a page.
                         .with(DataSegment::BYTE_COUNT, part.len() as u32)
                         .with(DataSegment::LKEY, self.hca.key())
                         .with(
                             DataSegment::ADDR,
-                            page.dma_handle() + part.start as u64 + self.shift,
+                            page.dma_handle() + part.start as u64 + shift,
                         )
                 }
                 None => DataSegment::zeroed().with(DataSegment::LKEY, TERMINATE_SCATTER_LIST_LKEY),

@@ -280,14 +280,14 @@ impl Receiver {
         let skb = match offload {
             _ if self.xdp.is_some() => {
                 let placed = offload.is_some_and(|offload| offload.placed.is_some());
-                let (Some(page), Some(xdp)) = (pages[0].take(), &mut self.xdp) else {
+                let Some(xdp) = &mut self.xdp else {
                     return Err(EIO);
                 };
                 // Nothing is placed while a program is attached, which would not see it.
                 if placed || len > room.len() {
                     return Err(EIO);
                 }
-                match xdp.receive(page, len, cqe, counters, budget) {
+                match xdp.receive(pages, room, len, cqe, counters, budget) {
                     Some(skb) => skb,
                     None => return Ok(()),
                 }

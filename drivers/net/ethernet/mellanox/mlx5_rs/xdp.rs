@@ -30,6 +30,11 @@ use kernel::{
 use crate::{
     cq::CompletionQueue,
     hca::Hca,
+    rq::{
+        Pages,
+        Room,
+        MAX_PAGES, //
+    },
     sq::SendQueue,
     stats::Counters,
     tx,
@@ -39,10 +44,6 @@ use crate::{
         Layout, //
     },
 };
-
-/// Bytes of the queue entry of a packet: one basic block, so that its index is that of the packet.
-const ENTRY: usize = CtrlSegment::SIZE + EthSegment::SIZE + DataSegment::SIZE;
-const _: () = assert!(ENTRY <= WQEBB);
 
 /// What a channel has while a program is attached, for its poll function. Fields are dropped in order:
 /// pages go back to the pool after the device has let go of the queue.
@@ -54,7 +55,7 @@ pub(crate) struct Programmed {
     /// For what programs send back.
     sq: SendQueue,
     pub(crate) cq: CompletionQueue,
-    /// What is being sent, by the index of its queue entry.
+    /// What is being sent, by the index of the first block of its queue entry.
     frames: KVVec<Option<Frame>>,
     key: u32,
     /// Bytes of the longest packet.
@@ -63,12 +64,12 @@ pub(crate) struct Programmed {
 
 /// A packet that is being sent.
 struct Frame {
-    _page: PoolPage,
+    _pages: Pages,
     len: u32,
 }
 
 impl Programmed {
-    /// Creates a send queue of `1 << log_size` packets that completes to `cq`.
+    /// Creates a send queue of `1 << log_size` basic blocks that completes to `cq`.
     pub(crate) fn new(
         hca: &Arc<Hca>,
         slot: &Arc<Slot>,
@@ -93,25 +94,20 @@ impl Programmed {
         })
     }
 
-    /// Has the program look at a packet of `len` bytes. Returns what there is for the stack, or why
-    /// that could not be made.
+    /// Has the program look at a packet of `len` bytes, which fit the `room` in `pages`. Returns what
+    /// there is for the stack, or why that could not be made.
     // Not part of the function that does without.
     #[inline(never)]
     pub(crate) fn receive(
         &mut self,
-        page: PoolPage,
+        pages: &mut Pages,
+        room: Room,
         len: usize,
         cqe: &Cqe,
         counters: &Counters,
         budget: &Budget<'_>,
     ) -> Option<Result<RxSkb>> {
-        let range = HEADROOM..HEADROOM + len;
-        let synced = page.sync_for_cpu(range.clone());
-        let buff = synced.and_then(|()| {
-            let metadata = metadata(cqe, budget);
-            Buff::new(&self.rxq, page, range, metadata)
-        });
-        let buff = match buff {
+        let buff = match take_packet(&self.rxq, pages, room, len, metadata(cqe, budget)) {
             Ok(buff) => buff,
             Err(e) => return Some(Err(e)),
         };
@@ -121,8 +117,8 @@ impl Programmed {
         match program.run(budget, buff) {
             Verdict::Pass(buff) => return Some(buff.into_skb(budget)),
             Verdict::Tx(buff) => {
-                let (page, range) = buff.into_page();
-                if self.post(page, range, counters).is_err() {
+                let posted = Parts::new(buff).and_then(|parts| self.post(parts, counters));
+                if posted.is_err() {
                     program.tx_failed(budget);
                     counters.rx_xdp_drop.add(1);
                 }
@@ -137,32 +133,37 @@ impl Programmed {
     }
 
     /// Posts a packet to be sent. The device is told by [`Programmed::flush`].
-    fn post(&mut self, page: PoolPage, range: Range<usize>, counters: &Counters) -> Result {
-        if range.len() < ETH_HLEN || range.len() > self.max_packet {
+    fn post(&mut self, parts: Parts, counters: &Counters) -> Result {
+        // CAST: Widening.
+        if !(ETH_HLEN..=self.max_packet).contains(&(parts.len as usize)) {
             counters.rx_xdp_tx_err.add(1);
             return Err(EMSGSIZE);
         }
-        // CAST: At most a page, here and below.
-        let len = range.len() as u32;
-        let address = page.dma_handle() + range.start as u64;
-        page.sync_for_device(range)?;
-        let Ok(blocks) = self.sq.make_room(ENTRY) else {
+        let segments = || parts.segments.iter().filter(|segment| segment.len > 0);
+        let entry_len =
+            CtrlSegment::SIZE + EthSegment::SIZE + segments().count() * DataSegment::SIZE;
+        let Ok(blocks) = self.sq.make_room(entry_len) else {
             counters.rx_xdp_tx_full.add(1);
             return Err(ENOSPC);
         };
         let index = self.sq.object().index(self.sq.producer());
         let slot = self.frames.get_mut(index).ok_or(EINVAL)?;
-        *slot = Some(Frame { _page: page, len });
         let mut entry = self.sq.entry();
-        let ctrl = entry.slot().ctrl(OPCODE_SEND, ENTRY);
+        let ctrl = entry.slot().ctrl(OPCODE_SEND, entry_len);
         tx::put_head(&mut entry, &ctrl, EthSegment::zeroed(), &[]);
-        let data = DataSegment::zeroed()
-            .with(DataSegment::BYTE_COUNT, len)
-            .with(DataSegment::LKEY, self.key)
-            .with(DataSegment::ADDR, address);
-        if let Some(unit) = data.bytes().first_chunk() {
-            entry.put(unit);
+        for segment in segments() {
+            let data = DataSegment::zeroed()
+                .with(DataSegment::BYTE_COUNT, segment.len)
+                .with(DataSegment::LKEY, self.key)
+                .with(DataSegment::ADDR, segment.address);
+            if let Some(unit) = data.bytes().first_chunk() {
+                entry.put(unit);
+            }
         }
+        *slot = Some(Frame {
+            _pages: parts.pages,
+            len: parts.len,
+        });
         self.sq.add(ctrl.bytes(), blocks);
         counters.rx_xdp_tx_xmit.add(1);
         Ok(())
@@ -208,6 +209,77 @@ impl Programmed {
         if taken {
             self.cq.release();
         }
+    }
+}
+
+/// Makes the packet in the pages of a queue entry one for programs.
+fn take_packet<'a>(
+    queue: &'a RxQueue,
+    pages: &mut Pages,
+    room: Room,
+    len: usize,
+    metadata: Metadata,
+) -> Result<Buff<'a>> {
+    let range = HEADROOM..HEADROOM + len.min(room.first);
+    let page = pages[0].take().ok_or(EIO)?;
+    page.sync_for_cpu(range.clone())?;
+    let mut buff = Buff::new(queue, page, range, metadata)?;
+    for (index, slot) in pages.iter_mut().enumerate().take(room.pages()).skip(1) {
+        let part = room.part_in_page(index, &(0..len));
+        if part.is_empty() {
+            break;
+        }
+        let page = slot.take().ok_or(EIO)?;
+        page.sync_for_cpu(part.clone())?;
+        buff.add_frag(page, part)?;
+    }
+    Ok(buff)
+}
+
+/// A packet to be sent, in pages that the device can read.
+#[derive(Default)]
+struct Parts {
+    pages: Pages,
+    segments: [Segment; MAX_PAGES],
+    /// Bytes of all segments.
+    len: u32,
+}
+
+/// What of a packet is in one page.
+#[derive(Clone, Copy, Default)]
+struct Segment {
+    address: u64,
+    len: u32,
+}
+
+impl Parts {
+    /// Takes a packet apart that came from an entry of a receive queue.
+    fn new(mut buff: Buff<'_>) -> Result<Self> {
+        let mut parts = Self::default();
+        for index in (1..MAX_PAGES).rev() {
+            let Some(page) = buff.pop_frag() else {
+                break;
+            };
+            let all = 0..page.size();
+            parts.set(index, page, all)?;
+        }
+        let (page, range) = buff.into_page();
+        parts.set(0, page, range)?;
+        Ok(parts)
+    }
+
+    fn set(&mut self, index: usize, page: PoolPage, range: Range<usize>) -> Result {
+        let (to, segment) =
+            Option::zip(self.pages.get_mut(index), self.segments.get_mut(index)).ok_or(EINVAL)?;
+        *segment = Segment {
+            address: page.dma_handle() + range.start as u64,
+            // CAST: At most a page.
+            len: range.len() as u32,
+        };
+        self.len += segment.len;
+        page.sync_for_device(range)?;
+        *to = Some(page);
+        Ok(())
     }
 }
 
