@@ -35,6 +35,7 @@ _SYS_BPF = 321
 _BPF_PROG_LOAD = 5
 _BPF_OBJ_PIN = 6
 _BPF_PROG_TYPE_XDP = 6
+_BPF_F_XDP_HAS_FRAGS = 1 << 5
 
 # Functions that programs call
 _REDIRECT = 23
@@ -123,16 +124,17 @@ def _bpf(command, attr):
     return ret
 
 
-def _pin(code):
+def _pin(code, frags=False):
     """Load a program and give it a name; returns that."""
     if not os.path.ismount(_BPFFS):
         cmd(f"mount -t bpf bpf {_BPFFS}")
     insns = ctypes.create_string_buffer(code, len(code))
     licence = ctypes.create_string_buffer(b"GPL")
     log = ctypes.create_string_buffer(65536)
-    attr = struct.pack("<IIQQIIQ", _BPF_PROG_TYPE_XDP, len(code) // 8,
+    attr = struct.pack("<IIQQIIQII", _BPF_PROG_TYPE_XDP, len(code) // 8,
                        ctypes.addressof(insns), ctypes.addressof(licence),
-                       1, len(log), ctypes.addressof(log))
+                       1, len(log), ctypes.addressof(log), 0,
+                       _BPF_F_XDP_HAS_FRAGS if frags else 0)
     try:
         prog = _bpf(_BPF_PROG_LOAD, attr)
     except OSError as e:
@@ -156,9 +158,9 @@ def _detach(cfg):
     ip(f"link set dev {cfg.ifname} xdpdrv off")
 
 
-def _attach(cfg, code):
+def _attach(cfg, code, frags=False):
     """Attach a program until the end of the case."""
-    path = _pin(code)
+    path = _pin(code, frags)
     _set_program(cfg, path)
     defer(_detach, cfg)
 
@@ -233,6 +235,7 @@ import socket, time
 sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0x{proto:x})
 sock.bind(("{ifname}", 0x{proto:x}))
 sock.settimeout({timeout})
+sock.setsockopt(socket.SOL_SOCKET, {rcvbufforce}, 1 << 24)
 frame = bytes.fromhex("{dst}{src}{proto:04x}") + bytes(range(256))
 frame = frame[:{size}].ljust({size}, b"x")
 wanted = frame[6:12] + frame[:6] + frame[12:]
@@ -260,7 +263,7 @@ def _send(cfg, count=1, size=100, reply=False):
     script = _SENDER.format(proto=ETH_P_TEST, ifname=cfg.remote_ifname,
                             dst=_mac(_link(cfg)), src=_remote_mac(cfg),
                             count=count, size=size, reply=reply,
-                            timeout=PATIENCE)
+                            timeout=PATIENCE, rcvbufforce=_SO_RCVBUFFORCE)
     return int(cmd(f"python3 -c {shlex.quote(script)}", shell=True,
                    host=cfg.remote, timeout=3 * PATIENCE).stdout)
 
@@ -306,7 +309,8 @@ def excludes_placement(cfg):
 
 @ksft_disruptive
 def mtu_is_limited(cfg):
-    """A packet has to fit a page while a program is attached."""
+    """A packet has to fit a page while a program is attached, unless that can
+    cope with fragments."""
     _without_ddp(cfg)
     _keep_mtu(cfg)
     highest = _link(cfg)["max_mtu"]
@@ -336,16 +340,34 @@ def mtu_is_limited(cfg):
     _set_program(cfg, path)
     ksft_true(_ping(cfg, limit))
 
+    # Programs of both kinds take over from each other, as the MTU allows.
+    _set_program(cfg, _pin(_exit(PASS), frags=True))
+    ksft_eq(_link(cfg)["max_mtu"], highest)
+    ksft_true(_ping(cfg, limit))
+    for mtu in (limit + 1, 9000, highest):
+        ksft_eq(_mtu(cfg, mtu).ret, 0)
+        ksft_true(_ping(cfg, mtu))
+    _refused(_set_program(cfg, path, fail=False), "MTU")
+    ksft_eq(_link(cfg)["max_mtu"], highest)
+    ksft_true(_ping(cfg, highest))
+    ksft_eq(_mtu(cfg, limit).ret, 0)
+    _set_program(cfg, path)
+    ksft_eq(_link(cfg)["max_mtu"], limit)
+    ksft_true(_ping(cfg, limit))
+
 
 @ksft_disruptive
 def sends_back(cfg):
     """Frames that a program sends back arrive, and are counted."""
     _without_ddp(cfg)
-    _attach(cfg, _program(_swap()))
+    _keep_mtu(cfg)
+    _mtu(cfg, 9000)
+    _attach(cfg, _program(_swap()), frags=True)
     before = _counters(cfg)
     # Many more than the queue has room for, and of any length.
     total = 0
-    for size, count in ((60, 3000), (61, 10), (777, 500), (1514, 500)):
+    for size, count in ((60, 3000), (61, 10), (777, 500), (1514, 500),
+                        (3520, 10), (3521, 10), (7617, 10), (9014, 1000)):
         ksft_eq(_send(cfg, count, size, reply=True), count)
         total += count
     after = _counters(cfg)
@@ -360,12 +382,15 @@ def sends_back(cfg):
 def drops(cfg):
     """Frames that a program drops are counted; an unknown verdict drops."""
     _without_ddp(cfg)
+    _keep_mtu(cfg)
+    _mtu(cfg, 9000)
     for action in (DROP, ABORTED, 99):
-        path = _pin(_program(_exit(action)))
+        path = _pin(_program(_exit(action)), frags=True)
         _set_program(cfg, path)
         before = _counters(cfg)["rx_xdp_drop"]
-        _send(cfg, 100)
-        ksft_true(_wait_for(lambda goal=before + 100:
+        for size in (100, 9014):
+            _send(cfg, 100, size)
+        ksft_true(_wait_for(lambda goal=before + 200:
                             _counters(cfg)["rx_xdp_drop"] == goal))
     defer(_detach, cfg)
     ksft_true(_ping(cfg))
@@ -379,19 +404,26 @@ def drops(cfg):
     KsftNamedVariant("tail_shrinks", 0, -20),
     KsftNamedVariant("both_grow", -64, 64),
     KsftNamedVariant("both_shrink", 32, -32),
+    KsftNamedVariant("head_grows_before_fragments", -216, 0, 9014),
+    KsftNamedVariant("head_shrinks_before_fragments", 20, 0, 9014),
+    KsftNamedVariant("fragment_grows", 0, 2048, 9014),
+    KsftNamedVariant("fragment_shrinks", 0, -20, 9014),
+    KsftNamedVariant("fragment_goes", 0, -2000, 9014),
+    KsftNamedVariant("fragments_go", 0, -5600, 9014),
 ])
 @ksft_disruptive
-def moves_start_and_end(cfg, head, tail):
+def moves_start_and_end(cfg, head, tail, size=200):
     """What a program cuts off is gone, what it adds is there."""
     _without_ddp(cfg)
-    _attach(cfg, _program(_adjust(head, tail)))
+    _keep_mtu(cfg)
+    _mtu(cfg, max(size, 1500 + ETH_HLEN) - ETH_HLEN)
+    _attach(cfg, _program(_adjust(head, tail)), frags=True)
     sock = _listen(cfg.ifname)
-    size = 200
     _send(cfg, 1, size)
     frame = sock.recv(65536)
     ksft_eq(len(frame), size - head + tail)
     # Bytes of the sent frame from its new start on, behind the new header.
-    sent = bytes(ETH_HLEN) + bytes(range(256))
+    sent = (bytes(ETH_HLEN) + bytes(range(256))).ljust(size, b"x")
     start, end = max(head, 0) + ETH_HLEN, size + min(tail, 0)
     at = start - head
     ksft_eq(frame[at:at + end - start], sent[start:end])
@@ -535,7 +567,7 @@ def tagged_packets_pass(cfg):
 def unsupported_is_refused(cfg):
     """Nothing is promised that is not there."""
     features = cfg.netnl.dev_get({"ifindex": cfg.ifindex})["xdp-features"]
-    ksft_eq(set(features), {"basic", "redirect"})
+    ksft_eq(set(features), {"basic", "redirect", "rx-sg"})
 
 
 def main():
