@@ -34,6 +34,9 @@ use core::{
 /// `PP_FLAG_DMA_MAP | PP_FLAG_DMA_SYNC_DEV`, which are not visible to bindgen.
 const FLAGS: u32 = (1 << 0) | (1 << 1);
 
+/// Bytes of half a page.
+const HALF: u32 = PAGE_SIZE as u32 / 2;
+
 /// A pool of pages that a device writes received packets to.
 ///
 /// Pages may outlive the pool; the C side keeps what they need until the last one has come back.
@@ -152,36 +155,25 @@ impl PagePool {
         })
     }
 
-    /// Takes `size` bytes of a page out of the pool; what is next to them may go to other packets.
+    /// Takes a page out of the pool as two halves, for a packet each.
     ///
-    /// The page is recycled when all of its parts have come back. Context as for [`Self::alloc`].
+    /// The page is recycled when both have come back. Context as for [`Self::alloc`].
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] if `size` is not a power of two from [`bindings::SMP_CACHE_BYTES`] to a page, so
-    /// that parts share neither a cache line nor more than a page has; [`ENOMEM`].
+    /// [`ENOMEM`].
     #[inline]
-    pub fn alloc_part(&mut self, size: usize) -> Result<PoolPage> {
-        if size == PAGE_SIZE {
-            return self.alloc();
-        }
-        if !size.is_power_of_two()
-            || !(bindings::SMP_CACHE_BYTES as usize..PAGE_SIZE).contains(&size)
-        {
-            return Err(EINVAL);
-        }
-        let mut start = 0;
-        // CAST: Less than a page.
-        let size = size as u32;
-        // SAFETY: As in `alloc()`.
-        let page =
-            unsafe { bindings::page_pool_dev_alloc_frag(self.as_raw(), &raw mut start, size) };
-        // INVARIANT: The part came from a pool just now, with a reference of its own.
-        Ok(PoolPage {
-            page: NonNull::new(page).ok_or(ENOMEM)?,
+    pub fn alloc_halves(&mut self) -> Result<[PoolPage; 2]> {
+        let whole = ManuallyDrop::new(self.alloc()?);
+        // SAFETY: The page came from the pool just now, and has its only reference here.
+        unsafe { bindings::page_pool_fragment_page(whole.as_raw(), 2) };
+        // INVARIANT: There is a reference for each half.
+        let half = |start| PoolPage {
+            page: whole.page,
             start,
-            size,
-        })
+            size: HALF,
+        };
+        Ok([half(0), half(HALF)])
     }
 }
 
@@ -417,11 +409,12 @@ mod tests {
     }
 
     #[test]
-    fn parts_do_not_overlap() -> Result {
+    fn halves_do_not_overlap() -> Result {
         with_pool(16, |mut pool| {
             let half = PAGE_SIZE / 2;
-            let (first, second) = (pool.alloc_part(half)?, pool.alloc_part(half)?);
+            let [first, second] = pool.alloc_halves()?;
             assert_eq!(first.as_raw(), second.as_raw());
+            assert_eq!((first.size(), second.size()), (half, half));
             assert_eq!(second.dma_handle(), first.dma_handle() + half as DmaAddress);
             assert_eq!(
                 first.data(&(0..half))?.wrapping_add(half),
@@ -432,17 +425,19 @@ mod tests {
             assert_eq!(first.read(half, &mut byte), Err(EINVAL));
             assert_eq!(second.sync_for_cpu(0..half + 1), Err(EINVAL));
 
-            // The page comes back with the last of its parts, not before.
-            let (page, third) = (first.as_raw(), pool.alloc_part(half)?);
-            assert!(third.as_raw() != page);
+            // The page comes back with the last of its halves, not before.
+            let page = first.as_raw();
+            let mut pages = KVec::new();
+            let mut comes_back = || -> Result<bool> {
+                for _ in 0..128 {
+                    pages.push(pool.alloc()?, GFP_KERNEL)?;
+                }
+                Ok(pages.iter().any(|other| other.as_raw() == page))
+            };
             drop(first);
-            let (whole, small) = (pool.alloc_part(PAGE_SIZE)?, pool.alloc_part(64));
-            assert!(whole.as_raw() != page && whole.size() == PAGE_SIZE && small.is_ok());
-            assert_eq!(second.size(), half);
-
-            for size in [0, 32, 96, 2 * PAGE_SIZE] {
-                assert_eq!(pool.alloc_part(size).err(), Some(EINVAL));
-            }
+            assert!(!comes_back()?);
+            drop(second);
+            assert!(comes_back()?);
             Ok(())
         })
     }

@@ -1051,8 +1051,7 @@ mod tests {
             assert!(!fits(pool.alloc()?, reversed));
             // Of a part of a page, positions are counted from its start.
             let half = PAGE_SIZE / 2;
-            let _first = pool.alloc_part(half)?;
-            let second = pool.alloc_part(half)?;
+            let [_first, second] = pool.alloc_halves()?;
             let range = HEADROOM..HEADROOM + room_in_page(half);
             let mut buff = Buff::new(&queue, second, range.clone(), Metadata::default())?;
             assert_eq!(buff.range(), range);

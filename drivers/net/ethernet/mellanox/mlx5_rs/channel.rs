@@ -119,10 +119,15 @@ pub(crate) struct Rearm {
 }
 
 impl Queues {
-    /// The completion queues of the channel.
-    fn cqs(&self) -> impl Iterator<Item = &Arc<CqObject>> {
-        let always = [&self.rx_cq, &self.tx_cq, &self.internal_cq];
-        Iterator::chain(always.into_iter(), &self.xdp_cq)
+    /// Calls `f` with each of the completion queues of the channel.
+    #[inline(always)]
+    fn each_cq(&self, mut f: impl FnMut(&CqObject)) {
+        f(&self.rx_cq);
+        f(&self.tx_cq);
+        f(&self.internal_cq);
+        if let Some(cq) = &self.xdp_cq {
+            f(cq);
+        }
     }
 
     /// Takes the packets that were transmitted out of the ring. Returns whether there may be more.
@@ -247,8 +252,11 @@ impl Poll for Queues {
 
     fn prepare_rearm(&self, state: &mut PollState) -> Rearm {
         let xdp_skips = state.rx.xdp_cq().is_some_and(|cq| cq.is_skipping());
-        let cqs = [&state.rx.cq, &state.tx_cq, &state.internal_cq];
-        if xdp_skips || cqs.iter().any(|cq| cq.is_skipping()) {
+        if xdp_skips
+            || state.rx.cq.is_skipping()
+            || state.tx_cq.is_skipping()
+            || state.internal_cq.is_skipping()
+        {
             self.counters.recover.add(1);
             request_recovery(self.netdev.get());
         }
@@ -266,14 +274,14 @@ impl Poll for Queues {
     }
 
     fn rearm(&self, rearm: Rearm) {
-        for (cq, arm) in [
-            (&self.rx_cq, rearm.rx),
-            (&self.tx_cq, rearm.tx),
-            (&self.internal_cq, rearm.internal),
-        ] {
-            if let Some(arm) = arm {
-                cq.arm(arm);
-            }
+        if let Some(arm) = rearm.rx {
+            self.rx_cq.arm(arm);
+        }
+        if let Some(arm) = rearm.tx {
+            self.tx_cq.arm(arm);
+        }
+        if let Some(arm) = rearm.internal {
+            self.internal_cq.arm(arm);
         }
         if let (Some(cq), Some(arm)) = (&self.xdp_cq, rearm.xdp) {
             cq.arm(arm);
@@ -298,11 +306,11 @@ impl irq::Handler for Events {
                 if let Some(napi) = &*self.napi.lock() {
                     // Whether it has completions or not, the CQ was disarmed.
                     let cqn = event.get32(Eqe::CQN);
-                    for cq in napi.cqs() {
+                    napi.each_cq(|cq| {
                         if cq.number() == cqn {
                             cq.event();
                         }
-                    }
+                    });
                     napi.schedule();
                 }
             }
@@ -505,8 +513,10 @@ impl Channel {
     /// Makes up for events and interrupts that were lost. Called once in a while.
     pub(crate) fn catch_up(&self, vector: &Vector) {
         vector.catch_up();
+        let mut lost = false;
         // Each is looked at, as each remembers what it has seen.
-        if self.napi.cqs().filter(|cq| cq.lost_event()).count() > 0 {
+        self.napi.each_cq(|cq| lost |= cq.lost_event());
+        if lost {
             self.napi.kick();
         }
     }

@@ -132,11 +132,17 @@ impl CqObject {
         opcode != u32::from(OP_OWN_INVALID >> 4) && (owner != 0) == (consumer & self.size != 0)
     }
 
+    /// Whether the entry at `consumer`, which ends at `end`, holds a completion.
+    #[inline(always)]
+    fn is_there_before(&self, end: usize, consumer: u32) -> bool {
+        let op_own = u32::from(self.ring.read8(end - 1));
+        self.is_complete(consumer, op_own >> 4, op_own & 1)
+    }
+
     /// Whether the entry at `consumer` holds a completion.
     #[inline]
     fn is_there(&self, consumer: u32) -> bool {
-        let op_own = u32::from(self.ring.read8(self.end_of(consumer) - 1));
-        self.is_complete(consumer, op_own >> 4, op_own & 1)
+        self.is_there_before(self.end_of(consumer), consumer)
     }
 
     /// Whether the queue was armed, but what completed when this was called last has not been taken
@@ -160,6 +166,7 @@ impl CqObject {
     }
 
     /// Asks for one event when there is a completion after those that `arm` knows of.
+    #[inline]
     pub(crate) fn arm(&self, arm: Arm) {
         self.armed.store(arm.0 & CONSUMER_MASK, Relaxed);
         self.doorbell_record.write32(RECORD_ARM, arm.0);
@@ -201,6 +208,8 @@ pub(crate) struct CompletionQueue {
     dim: Option<Dim<Adaptive>>,
     object: Arc<CqObject>,
     consumer: u32,
+    /// The consumer index that the queue was armed with last, or its end.
+    armed_at: u32,
     arm_serial: u32,
 }
 
@@ -283,6 +292,7 @@ impl CompletionQueue {
             dim,
             object,
             consumer: 0,
+            armed_at: NEVER,
             arm_serial: 0,
         })
     }
@@ -295,12 +305,12 @@ impl CompletionQueue {
     /// Takes the next completion. If there is none, `cqe` is left as it is.
     #[inline]
     pub(crate) fn next(&mut self, cqe: &mut Cqe) -> bool {
-        if !self.object.is_there(self.consumer) {
+        let end = self.object.end_of(self.consumer);
+        if !self.object.is_there_before(end, self.consumer) {
             return false;
         }
         // The entry is read after its ownership bit.
         dma_mb(Read);
-        let end = self.object.end_of(self.consumer);
         if let Some(to) = cqe.bytes_mut().first_chunk_mut() {
             self.object.ring.read64(end - Cqe::SIZE, to);
         }
@@ -348,7 +358,19 @@ impl CompletionQueue {
     }
 
     /// Whether the device went on behind an entry that it did not write: that one never comes.
+    #[inline]
     pub(crate) fn is_skipping(&self) -> bool {
+        self.is_event_without_completion() && self.skips()
+    }
+
+    /// Whether the queue is not armed any more, but no completion was taken since it was.
+    #[inline]
+    fn is_event_without_completion(&self) -> bool {
+        self.armed_at == self.consumer && self.object.armed.load(Relaxed) == NEVER
+    }
+
+    #[cold]
+    fn skips(&self) -> bool {
         // In this order: the device writes one after the other.
         let skipped = self.object.is_there(self.consumer.wrapping_add(1));
         dma_mb(Read);
@@ -365,6 +387,7 @@ impl CompletionQueue {
     }
 
     /// Adapts the events to the traffic if that is wanted. `packets` and `bytes` went through so far.
+    #[inline]
     pub(crate) fn adapt(&mut self, packets: &Counter, bytes: &Counter) {
         if let Some(dim) = &mut self.dim {
             // CAST: All of them may wrap.
@@ -381,11 +404,13 @@ impl CompletionQueue {
     ///
     /// The queue is still armed if no completion was taken since it was armed last and there was no
     /// event. An event that comes at the same time leads to another poll.
+    #[inline]
     pub(crate) fn prepare_arm(&mut self) -> Option<Arm> {
         let consumer = self.consumer & CONSUMER_MASK;
         if self.object.armed.load(Relaxed) == consumer {
             return None;
         }
+        self.armed_at = self.consumer;
         let serial = self.arm_serial;
         self.arm_serial = serial.wrapping_add(1);
         Some(Arm((serial & 3) << 28 | consumer))

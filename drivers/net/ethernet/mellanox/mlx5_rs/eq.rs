@@ -118,7 +118,9 @@ impl EventQueue {
             // The entry is read after its ownership bit.
             dma_mb(Read);
             let mut eqe = Eqe::zeroed();
-            self.ring.read(at, eqe.bytes_mut());
+            if let Some(to) = eqe.bytes_mut().first_chunk_mut() {
+                self.ring.read64(at, to);
+            }
             event(&eqe);
             consumer = consumer.wrapping_add(1);
         }

@@ -252,11 +252,17 @@ impl DmaBuffer {
         };
         let from = from.cast::<u64>();
         let to = to.as_mut_ptr().cast::<u64>();
-        for word in 0..8 {
-            // SAFETY: As in `load`, for each of the words; `to` is valid for all of them, and need
-            // not be aligned.
-            unsafe { to.add(word).write_unaligned(from.add(word).read_volatile()) };
+        // The compiler does not unroll loops with volatile accesses, and this is done for each packet.
+        macro_rules! copy {
+            ($($word:literal)*) => {
+                // SAFETY: As in `load`, for each of the words; `to` is valid for all of them, and need
+                // not be aligned.
+                unsafe {
+                    $(to.add($word).write_unaligned(from.add($word).read_volatile());)*
+                }
+            };
         }
+        copy!(0 1 2 3 4 5 6 7);
     }
 
     /// Reads a big-endian double word at `offset`, a multiple of 8.
@@ -269,6 +275,12 @@ impl DmaBuffer {
     #[inline(always)]
     pub(crate) fn read8(&self, offset: usize) -> u8 {
         self.load(offset)
+    }
+
+    /// Writes a big-endian double word.
+    #[inline(always)]
+    pub(crate) fn write_be64(&self, offset: usize, value: u64) {
+        self.store(offset, value.to_be());
     }
 
     /// Writes a big-endian word.

@@ -41,6 +41,7 @@ use crate::{
         ctx::*,
         wqe::{
             DataSegment,
+            DATA_ADDR_OFFSET,
             TERMINATE_SCATTER_LIST_LKEY, //
         },
         Layout, //
@@ -86,11 +87,12 @@ pub(crate) struct ReceiveQueue {
     object: Arc<RqObject>,
     /// A power of two of them.
     entries: KVVec<Pages>,
+    /// The half of a page whose other half is in an entry.
+    spare: Option<PoolPage>,
     pool: PagePool,
-    hca: Arc<Hca>,
     room: Room,
-    /// Bytes by which packets are further behind in their first page than `room` says.
-    shift: u64,
+    /// Bytes before a packet in its first page.
+    headroom: u64,
     /// Counter of the entry that is posted next.
     producer: u32,
     /// Counter of the entry that is completed next. Those in between are posted, and have pages.
@@ -216,17 +218,30 @@ impl ReceiveQueue {
         hca.cmd().execute::<ModifyRq>(input)?;
 
         let mut entries = KVVec::with_capacity(1 << log_size, GFP_KERNEL)?;
-        for _ in 0..1 << log_size {
+        for index in 0..1 << log_size {
             entries.push([const { None }; MAX_PAGES], GFP_KERNEL)?;
+            for segment in 0..stride / DataSegment::SIZE {
+                let data = if segment < room.pages {
+                    let part = room.part_in_page(segment, &(0..room.len()));
+                    DataSegment::zeroed()
+                        // CAST: At most a page.
+                        .with(DataSegment::BYTE_COUNT, part.len() as u32)
+                        .with(DataSegment::LKEY, hca.key())
+                } else {
+                    DataSegment::zeroed().with(DataSegment::LKEY, TERMINATE_SCATTER_LIST_LKEY)
+                };
+                let at = index * stride + segment * DataSegment::SIZE;
+                object.ring.write(at, data.bytes());
+            }
         }
         let mut queue = Self {
             object: Arc::new(object, GFP_KERNEL)?,
-            hca: hca.clone(),
             pool,
             entries,
+            spare: None,
             room,
             // CAST: Widening.
-            shift: headroom.saturating_sub(PAGE_HEADROOM) as u64,
+            headroom: headroom as u64,
             producer: 0,
             consumer: 0,
         };
@@ -302,55 +317,45 @@ impl ReceiveQueue {
     }
 
     fn fill_entries(&mut self) -> Result {
+        let stride = Self::stride(self.room);
         // CAST: Widening.
         while (self.producer.wrapping_sub(self.consumer) as usize) < self.entries.len() {
             let index = self.index(self.producer);
             let Some(entry) = self.entries.get_mut(index) else {
                 break;
             };
-            let mut is_new = false;
-            for page in entry.iter_mut().take(self.room.pages) {
-                if page.is_none() {
-                    *page = Some(self.pool.alloc_part(self.room.part)?);
-                    is_new = true;
+            let mut at = index.wrapping_mul(stride).wrapping_add(DATA_ADDR_OFFSET);
+            // Packets start in the first page, and go on at the start of the further ones.
+            let mut start = self.headroom;
+            for slot in entry.iter_mut().take(self.room.pages) {
+                // Where there still is a page, the ring says so.
+                if slot.is_none() {
+                    let page = if self.room.part == PAGE_SIZE {
+                        self.pool.alloc()?
+                    } else {
+                        alloc_half(&mut self.pool, &mut self.spare)?
+                    };
+                    let address = page.dma_handle().wrapping_add(start);
+                    self.object.ring.write_be64(at, address);
+                    // There is nothing to be dropped.
+                    core::mem::forget(slot.replace(page));
                 }
-            }
-            // Otherwise the pages are where the entry in the ring says.
-            if is_new {
-                self.write_entry(index);
+                at = at.wrapping_add(DataSegment::SIZE);
+                start = 0;
             }
             self.producer = self.producer.wrapping_add(1);
         }
         Ok(())
     }
+}
 
-    /// Writes the addresses of the pages of entry `index` to the ring.
-    #[inline]
-    fn write_entry(&self, index: usize) {
-        let Some(pages) = self.entries.get(index) else {
-            return;
-        };
-        let stride = Self::stride(self.room);
-        for segment in 0..stride / DataSegment::SIZE {
-            let data = match pages.get(segment).and_then(Option::as_ref) {
-                Some(page) => {
-                    let part = self.room.part_in_page(segment, &(0..self.room.len()));
-                    let shift = if segment == 0 { self.shift } else { 0 };
-                    DataSegment::zeroed()
-                        // CAST: Positions in a page.
-                        .with(DataSegment::BYTE_COUNT, part.len() as u32)
-                        .with(DataSegment::LKEY, self.hca.key())
-                        .with(
-                            DataSegment::ADDR,
-                            page.dma_handle() + part.start as u64 + shift,
-                        )
-                }
-                None => DataSegment::zeroed().with(DataSegment::LKEY, TERMINATE_SCATTER_LIST_LKEY),
-            };
-            if let Some(unit) = data.bytes().first_chunk() {
-                let at = index * stride + segment * DataSegment::SIZE;
-                self.object.ring.write16(at, unit);
-            }
-        }
+/// Takes half a page out of the pool, the one that is left if there is one.
+#[inline]
+fn alloc_half(pool: &mut PagePool, spare: &mut Option<PoolPage>) -> Result<PoolPage> {
+    if let Some(page) = spare.take() {
+        return Ok(page);
     }
+    let [first, second] = pool.alloc_halves()?;
+    core::mem::forget(spare.replace(second));
+    Ok(first)
 }

@@ -14,7 +14,8 @@ use kernel::{
         },
         skbuff::{
             HashType,
-            RxSkb, //
+            RxSkb,
+            PAGE_HEADROOM, //
         },
         ulp_ddp, //
     },
@@ -71,10 +72,10 @@ struct Offloaded {
 }
 
 impl Offloaded {
-    /// Makes the packet of which `packet` is what the device did not place.
+    /// Makes the packet of which the device wrote `len` bytes to pages, and placed the rest.
     fn build(
         self,
-        packet: Packet<'_>,
+        (pages, room, len): (&mut Pages, Room, usize),
         ddp_counters: &ulp_ddp::Counters,
         cqe: &Cqe,
         counters: &Counters,
@@ -83,7 +84,7 @@ impl Offloaded {
         let flow = match (&self.flow, &self.placed) {
             (Some(flow), _) => flow,
             // Without its flow, this is a packet like any other.
-            (None, None) => return packet.into_skb(budget),
+            (None, None) => return plain(pages, room, len, budget),
             (None, Some(_)) => {
                 counters.rx_placed_dropped.add(1);
                 ddp_counters.dropped(1);
@@ -96,15 +97,17 @@ impl Offloaded {
         }
         let mut skb = match &self.placed {
             Some(placed) => {
-                let skb = placed.build(packet, flow, budget).inspect_err(|_| {
-                    counters.rx_placed_dropped.add(1);
-                    ddp_counters.dropped(1);
-                })?;
+                let skb = Packet::new(pages, room, len)
+                    .and_then(|packet| placed.build(packet, flow, budget))
+                    .inspect_err(|_| {
+                        counters.rx_placed_dropped.add(1);
+                        ddp_counters.dropped(1);
+                    })?;
                 // CAST: Widening.
                 ddp_counters.placed(1, placed.len() as u64);
                 skb
             }
-            None => packet.into_skb(budget)?,
+            None => plain(pages, room, len, budget)?,
         };
         skb.set_ulp_crc(cqe.get(Cqe::NVMEOTCP_DDGST_OK) != 0 && flow.trusts_digests());
         Ok(skb)
@@ -121,12 +124,7 @@ pub(crate) struct Packet<'a> {
 
 impl<'a> Packet<'a> {
     /// Takes the pages of an entry into which the device wrote `len` bytes.
-    #[inline]
     fn new(pages: &'a mut Pages, room: Room, len: usize) -> Result<Self> {
-        // The device cannot have written more than there was room for.
-        if len > room.len() {
-            return Err(EIO);
-        }
         let packet = Self { pages, room, len };
         packet.each_part(0..len, |page, part| page.sync_for_cpu(part))?;
         Ok(packet)
@@ -172,27 +170,28 @@ impl<'a> Packet<'a> {
         }
         Ok(())
     }
-
-    /// The packet as the stack wants it: the first page is its head, further ones are fragments.
-    #[inline]
-    fn into_skb(mut self, budget: &Budget<'_>) -> Result<RxSkb> {
-        let len = self.len;
-        let head = self.room.part_in_page(0, &(0..len));
-        let page = self.pages[0].take().ok_or(EINVAL)?;
-        let mut skb = RxSkb::from_page(budget, page, head)?;
-        if len > self.room.first {
-            self.attach(&mut skb, self.room.first..len)?;
-        }
-        Ok(skb)
-    }
 }
 
 impl Drop for Packet<'_> {
-    #[inline]
     fn drop(&mut self) {
         // Fails for ranges outside of the pages only.
         let _ = self.each_part(0..self.len, |page, part| page.sync_for_device(part));
     }
+}
+
+/// The packet of which the device wrote `len` bytes to the pages of an entry, as the stack wants it:
+/// the first page is its head, further ones are fragments.
+#[inline]
+fn plain(pages: &mut Pages, room: Room, len: usize, budget: &Budget<'_>) -> Result<RxSkb> {
+    let head = len.min(room.first);
+    let page = pages[0].take().ok_or(EINVAL)?;
+    let range = PAGE_HEADROOM..PAGE_HEADROOM + head;
+    page.sync_for_cpu(range.clone())?;
+    let mut skb = RxSkb::from_page(budget, page, range)?;
+    if len > head {
+        Packet::new(pages, room, len)?.attach(&mut skb, head..len)?;
+    }
+    Ok(skb)
 }
 
 impl Receiver {
@@ -277,28 +276,27 @@ impl Receiver {
         };
         // CAST: Widening.
         let len = cqe.get32(Cqe::BYTE_CNT) as usize;
-        let skb = match offload {
-            _ if self.xdp.is_some() => {
-                let placed = offload.is_some_and(|offload| offload.placed.is_some());
-                let Some(xdp) = &mut self.xdp else {
-                    return Err(EIO);
-                };
-                // Nothing is placed while a program is attached, which would not see it.
-                if placed || len > room.len() {
-                    return Err(EIO);
-                }
-                match xdp.receive(pages, room, len, cqe, counters, budget) {
-                    Some(skb) => skb,
-                    None => return Ok(()),
-                }
-            }
-            Some(offload) => {
-                let placed = offload.placed.map_or(0, |placed| placed.len());
-                let kept = len.checked_sub(placed).ok_or(EIO)?;
-                let packet = Packet::new(pages, room, kept)?;
+        let placed = match &offload {
+            Some(Offloaded { placed, .. }) => placed.map_or(0, |placed| placed.len()),
+            None => 0,
+        };
+        // The device cannot have written more than there was room for.
+        let kept = len.checked_sub(placed).ok_or(EIO)?;
+        if kept > room.len() {
+            return Err(EIO);
+        }
+        let skb = match (offload, &mut self.xdp) {
+            (None, None) => plain(pages, room, len, budget),
+            (Some(offload), None) => {
+                let packet = (pages, room, kept);
                 offload.build(packet, &self.ddp_counters, cqe, counters, budget)
             }
-            None => Packet::new(pages, room, len)?.into_skb(budget),
+            // Nothing is placed while a program is attached, which would not see it.
+            (Some(offload), Some(_)) if offload.placed.is_some() => return Err(EIO),
+            (_, Some(xdp)) => match xdp.receive(pages, room, len, cqe, counters, budget) {
+                Some(skb) => skb,
+                None => return Ok(()),
+            },
         };
         match skb {
             Ok(skb) => self.deliver(skb, cqe, counters, budget),

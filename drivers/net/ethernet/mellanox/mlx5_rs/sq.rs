@@ -47,7 +47,8 @@ pub(crate) struct SqObject {
     object: Object<DestroySq>,
     ring: DmaBuffer,
     doorbell_record: DmaBuffer,
-    log_size: u32,
+    /// Basic blocks, a power of two.
+    size: u32,
     /// Counter of the next basic block to write; only [`SendQueue`] writes it.
     producer: Atomic<u32>,
     /// Counter of the oldest basic block in use; only who takes the completions writes it.
@@ -99,14 +100,14 @@ impl SqObject {
     /// Basic blocks of the ring.
     #[inline]
     pub(crate) fn size(&self) -> u32 {
-        1 << self.log_size
+        self.size
     }
 
     /// Index in the ring of a producer or consumer counter.
     #[inline]
     pub(crate) fn index(&self, counter: u32) -> usize {
         // CAST: Widening.
-        (counter & (self.size() - 1)) as usize
+        (counter & self.size.wrapping_sub(1)) as usize
     }
 
     /// Basic blocks that are not in use.
@@ -183,7 +184,7 @@ impl SendQueue {
             object,
             ring,
             doorbell_record,
-            log_size,
+            size: 1 << log_size,
             producer: Atomic::new(0),
             consumer: Atomic::new(0),
             hca: hca.clone(),
@@ -213,7 +214,7 @@ impl SendQueue {
     #[inline]
     fn padding(&self, blocks: u32) -> u32 {
         let size = self.object.size();
-        let to_edge = size - (self.producer & (size - 1));
+        let to_edge = size.wrapping_sub(self.producer & size.wrapping_sub(1));
         if to_edge < blocks {
             to_edge
         } else {
@@ -248,7 +249,7 @@ impl SendQueue {
     /// # Errors
     ///
     /// As [`SendQueue::post`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn make_room(&mut self, len: usize) -> Result<u32> {
         if len > MAX_ENTRY {
             return Err(EINVAL);
@@ -259,7 +260,16 @@ impl SendQueue {
         if self.object.free() < blocks + padding {
             return Err(ENOSPC);
         }
-        for _ in 0..padding {
+        if padding > 0 {
+            self.pad(padding);
+        }
+        Ok(blocks)
+    }
+
+    /// Fills so many basic blocks with entries that do nothing.
+    #[cold]
+    fn pad(&mut self, blocks: u32) {
+        for _ in 0..blocks {
             let nop = self.slot().ctrl(OPCODE_NOP, DS);
             self.object
                 .ring
@@ -267,7 +277,6 @@ impl SendQueue {
             let entry = self.pending.as_ref().and_then(|pending| pending.entry);
             self.advance(nop.bytes(), 1, entry);
         }
-        Ok(blocks)
     }
 
     /// Starts an entry for which [`SendQueue::make_room`] made room.

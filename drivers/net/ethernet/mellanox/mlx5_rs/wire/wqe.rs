@@ -72,6 +72,8 @@ layouts! {
 pub const WQEBB: usize = 64;
 /// Where [`CtrlSegment::FLAGS`] are, in bytes.
 pub const CTRL_FLAGS_OFFSET: usize = 8;
+/// Where [`DataSegment::ADDR`] is, in bytes.
+pub const DATA_ADDR_OFFSET: usize = 8;
 /// Unit of [`CtrlSegment::DS`].
 pub const DS: usize = 16;
 /// Data segments with this key end the list of a receive queue entry.
