@@ -94,18 +94,6 @@ impl Moderation {
         Self::from_raw(raw)
     }
 
-    /// The weakest step, which a queue gets when packets come one by one.
-    pub fn weakest(direction: Direction, mode: PeriodMode) -> Self {
-        // SAFETY: They read tables for one of the two modes, at their start.
-        let raw = unsafe {
-            match direction {
-                Direction::Rx => bindings::net_dim_get_rx_moderation(mode.as_raw(), 0),
-                Direction::Tx => bindings::net_dim_get_tx_moderation(mode.as_raw(), 0),
-            }
-        };
-        Self::from_raw(raw)
-    }
-
     fn from_raw(raw: bindings::dim_cq_moder) -> Self {
         Self {
             usecs: raw.usec,
@@ -299,12 +287,6 @@ mod tests {
         let rx = Moderation::initial(Direction::Rx, PeriodMode::FromEvent);
         assert!(rx != Moderation::initial(Direction::Rx, PeriodMode::FromCompletion));
         assert!(rx != Moderation::initial(Direction::Tx, PeriodMode::FromEvent));
-        for direction in [Direction::Rx, Direction::Tx] {
-            for mode in [PeriodMode::FromEvent, PeriodMode::FromCompletion] {
-                let weakest = Moderation::weakest(direction, mode);
-                assert!(weakest.usecs < Moderation::initial(direction, mode).usecs);
-            }
-        }
     }
 
     #[test]

@@ -181,31 +181,22 @@ impl CqObject {
 }
 
 /// A queue whose events adapt to the traffic.
-struct Adaptive {
-    object: Arc<CqObject>,
-    weakest: Moderation,
-}
+struct Adaptive(Arc<CqObject>);
 
 impl Moderate for Adaptive {
     fn moderate(&self, to: Moderation) {
-        let (usecs, packets) = if to == self.weakest {
-            // A microsecond or two gather nothing, but delay what somebody waits for.
-            (0, 0)
-        } else {
-            (to.usecs, to.packets)
-        };
         let context = CqContext::zeroed()
-            .with(CqContext::CQ_PERIOD, usecs)
-            .with(CqContext::CQ_MAX_COUNT, packets);
+            .with(CqContext::CQ_PERIOD, to.usecs)
+            .with(CqContext::CQ_MAX_COUNT, to.packets);
         let input = ModifyCqIn::zeroed()
-            .with(ModifyCqIn::CQN, self.object.number())
+            .with(ModifyCqIn::CQN, self.0.number())
             .with(
                 ModifyCqIn::MODIFY_FIELD_SELECT_RESIZE_FIELD_SELECT,
                 MODIFY_CQ_MODERATION,
             )
             .embed(ModifyCqIn::CQ_CONTEXT, &context);
         // The old moderation does as well, and a failed command is logged.
-        let _ = self.object.hca.cmd().execute::<ModifyCq>(input);
+        let _ = self.0.hca.cmd().execute::<ModifyCq>(input);
     }
 }
 
@@ -293,11 +284,7 @@ impl CompletionQueue {
         };
         let object = Arc::new(object, GFP_KERNEL)?;
         let dim = if coalesce.adaptive {
-            let queue = Adaptive {
-                object: object.clone(),
-                weakest: Moderation::weakest(direction, mode),
-            };
-            Some(Dim::new(direction, mode, queue)?)
+            Some(Dim::new(direction, mode, Adaptive(object.clone()))?)
         } else {
             None
         };
