@@ -16,7 +16,7 @@ bind "$REPO" /repo
 bind "$BUILD" /kernel
 bind "$CARGO_TARGET" /kernel/cargo
 bind "$CACHE/ccache" /ccache
-bind "$CACHE/cargo" /root/.cargo
+bind "$CACHE/cargo" /cargo
 if [ -f /etc/resolv.conf ]; then
     cp -L /etc/resolv.conf "$ROOT/tmp/resolv.conf"
     mount --bind "$ROOT/tmp/resolv.conf" "$ROOT/etc/resolv.conf"
@@ -30,5 +30,5 @@ shift
 pass=()
 if [ -n "$PASS" ]; then mapfile -t pass <<< "$PASS"; fi
 exec chroot "$ROOT" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 \
-    CCACHE_DIR=/ccache CCACHE_MAXSIZE=4G CARGO_TARGET_DIR=/kernel/cargo \
+    CCACHE_DIR=/ccache CCACHE_MAXSIZE=4G CARGO_TARGET_DIR=/kernel/cargo CARGO_HOME=/cargo \
     CARGO_HTTP_CAINFO=/etc/ssl/certs/ca-certificates.crt TERM="${TERM:-dumb}" "${pass[@]}" bash -c "$1"
