@@ -9,7 +9,7 @@ help:
 	@echo 'make demo       set everything up, read real files over NVMe/TCP, placed by the NIC'
 	@echo 'make check      set everything up, run every test'
 	@echo 'make fuzz       fuzz the device model, FUZZ_SECONDS= for each of FUZZ_TARGETS='
-	@echo 'make bench-nic  compare mlx5_rs with mlx5_core on one port, the target in a second VM'
+	@echo 'make bench-nic  compare mlx5_rs with mlx5_core on one device model, the target in a second VM'
 	@echo '     QUICK=1 BENCH_SECONDS= BENCH_REPETITIONS=   shorter, or longer'
 	@echo 'make selftests  the kernel'"'"'s own tests of network drivers, with mlx5_core and with mlx5_rs'
 	@echo '     DRIVER= TESTS=   only one driver, only some tests'

@@ -6,7 +6,7 @@
 # kernel tree in /opt/kernel, its built selftests in /opt/selftests and the
 # kernel's modules.
 #
-# With VMS=2 a second VM, the target, has the second port and the disks, and a
+# With VMS=2 a second VM, the target, has half of the ports and the disks, and a
 # network of its own to the first one for ssh. It lives as long as the first.
 set -e
 cd /run/lab
@@ -25,7 +25,7 @@ if [ "$PORTS" -gt 0 ]; then
     for ((i = 0; i < PORTS; i++)); do
         sockets+=(--port "/run/lab/nic$i.sock")
         nic=(-device "{\"driver\":\"vfio-user-pci\",\"id\":\"nic$i\",\"bus\":\"pcie.0\",\"x-msg-timeout\":3600000,\"socket\":{\"type\":\"unix\",\"path\":\"/run/lab/nic$i.sock\"}}")
-        if [ "$VMS" = 2 ] && [ $i = 1 ]; then target+=("${nic[@]}"); else devices+=("${nic[@]}"); fi
+        if [ "$VMS" = 2 ] && [ $((i * 2)) -ge "$PORTS" ]; then target+=("${nic[@]}"); else devices+=("${nic[@]}"); fi
     done
     mkfifo ready
     # shellcheck disable=SC2086 # several arguments

@@ -50,6 +50,13 @@ class Report(unittest.TestCase):
         self.assertNotIn("%", plot)
 
 
+class Interval(unittest.TestCase):
+    def test_ranks_are_those_of_the_sign_test(self):
+        # The tables of the binomial distribution: 6 of 6, 2nd to 8th of 9, 3rd to 10th of 12, 6th to 15th of 20.
+        for number, ends in ((1, (1, 1)), (5, (1, 5)), (6, (1, 6)), (9, (2, 8)), (12, (3, 10)), (20, (6, 15))):
+            self.assertEqual(bench.interval(reversed(range(1, number + 1))), ends)
+
+
 class Meter(unittest.TestCase):
     def test_between(self):
         meter = bench.Meter()
