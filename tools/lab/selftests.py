@@ -129,13 +129,18 @@ def cases(test, outcome, output, complaints):
     return results
 
 
+def command(test, prefix=""):
+    """Shell line that runs a test in the guest; the prefix goes before its program."""
+    directory, name = os.path.split(test)
+    # What the tests allow a slow machine.
+    settings = "KSFT_MACHINE_SLOW=yes PATH=/opt/repo/tools/lab/guest/bin:$PATH"
+    return f"(cd /opt/selftests/{DIRECTORY}/{directory} && {settings} {prefix}python3 -B ./{name}.py)"
+
+
 def run_test(step, driver, test):
     """Run one test in a VM of its own; returns its cases."""
-    directory, name = os.path.split(test)
-    command = f"cd /opt/selftests/{DIRECTORY}/{directory} && python3 -B ./{name}.py"
     guest = vm.Guest(
-        # What the tests allow a slow machine.
-        run=f"export KSFT_MACHINE_SLOW=yes PATH=/opt/repo/tools/lab/guest/bin:$PATH\n{command}",
+        run=command(test),
         ports=2, smp=CPUS, timeout=TIMEOUT, topology={"DRIVER": driver, "HOST": "rs"},
     )
     at = len(step.output())
