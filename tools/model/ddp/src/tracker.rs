@@ -597,7 +597,8 @@ impl Tracker {
 
     /// Takes data digest bytes, and judges the digest when it is complete.
     fn digest(&mut self, current: &mut Current, data: Data, bytes: &[u8], run: &mut Run<'_, impl TagTable>) {
-        for (index, slot) in (data.end..).zip(current.digest.iter_mut()) {
+        // The PDU ends behind the digest, at 2^32 - 1 at most.
+        for (index, slot) in (data.end..current.pdu.plen).zip(current.digest.iter_mut()) {
             let byte = index.checked_sub(current.consumed).and_then(|at| bytes.get(at as usize));
             if let Some(&byte) = byte {
                 *slot = byte;
@@ -732,6 +733,26 @@ mod tests {
             let at = 24usize.saturating_sub(split);
             assert_eq!(two.placement, (part < 50).then(|| placed(at..at + 50 - part, part as u32)).flatten());
             assert!(one.ddgst_ok && two.ddgst_ok, "{split}");
+        }
+    }
+
+    #[test]
+    fn longest_pdu_to_its_last_byte() {
+        let mut bytes = data(6, 0, 100);
+        let datal = u32::MAX - 28;
+        bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+        bytes[16..20].copy_from_slice(&datal.to_le_bytes());
+        for pad in [0, 1, 100] {
+            let mut tracker = tracking(0);
+            tracker.packet(0, &bytes, &tags());
+            // What the host drops may have been seen here: segments that lie far apart.
+            let mut at = bytes.len() as u32;
+            while at < u32::MAX - pad {
+                tracker.packet(at, &[0; 4], &tags());
+                at += (1 << 26).min(u32::MAX - pad - at).max(4);
+            }
+            tracker.packet(u32::MAX - pad, &[0; 8], &tags());
+            tracker.packet((u32::MAX - pad).wrapping_add(8), &response(), &tags());
         }
     }
 

@@ -262,13 +262,20 @@ impl Queues {
             }
             return;
         }
+        let position = eq.produced;
         cq.armed = false;
-        cq.event = Some(eq.produced);
+        cq.event = Some(position);
         cq.reported = cq.produced;
         if let Some(deadline) = cq.deadline.take() {
             self.timers.remove(&(deadline, cqn));
         }
         self.post_event(host, eqn, completion_event(cqn));
+        // One that was lost is not there to be consumed.
+        if self.eqs.get_mut(eqn).is_ok_and(|eq| eq.produced == position) {
+            if let Ok(cq) = self.cqs.get_mut(cqn) {
+                cq.event = None;
+            }
+        }
     }
 
     /// Adds an event, unless the fault plan has other ideas.
@@ -619,5 +626,18 @@ mod tests {
             complete(&mut queues, &mut host);
             assert_eq!(events(&host), expected);
         }
+    }
+
+    #[test]
+    fn a_lost_event_costs_no_other() {
+        let mut host = host("[[event]]\nmatch = { type = 0 }\nwhen = { nth = 1 }\naction = \"lose\"\n");
+        let mut queues = queues(0, 0);
+        queues.arm_cq(&mut host, 1, 0);
+        complete(&mut queues, &mut host);
+        assert!(events(&host).is_empty());
+        // The driver finds the completion by itself.
+        queues.arm_cq(&mut host, 1, 1);
+        complete(&mut queues, &mut host);
+        assert_eq!(events(&host), [1]);
     }
 }

@@ -31,6 +31,8 @@ const FIRST_UAR: u32 = 0x10;
 const MAX_UARS: usize = (crate::pci::BAR0_SIZE / 4096) as usize - FIRST_UAR as usize;
 /// WQE basic blocks that one send queue executes before others get a turn.
 const SEND_BUDGET: u32 = 256;
+/// Send queues served before the worker looks at other things again.
+const SEND_TURNS: usize = 16;
 
 /// Frames that are received before the driver hears of them.
 const RECEIVE_BATCH: usize = 64;
@@ -367,7 +369,7 @@ impl Hca {
     /// Executes send queues and hands frames to the wire.
     pub(crate) fn send(&mut self, inbox: &Arc<Inbox>) {
         self.wire.transmit(&mut self.outgoing, inbox);
-        let mut turns = self.ready.len();
+        let mut turns = self.ready.len().min(SEND_TURNS);
         while self.outgoing.is_empty() && turns > 0 {
             turns -= 1;
             let Some(sqn) = self.ready.pop_front() else { break };

@@ -155,7 +155,8 @@ pub(crate) struct Received<'a> {
 impl Hca {
     /// One frame from the wire. `None` if it has to wait for a buffer.
     pub(crate) fn receive(&mut self, frame: &[u8]) -> Option<Decision> {
-        let Some(packet) = Packet::parse(frame).filter(|_| self.port.fits(frame) && self.port.admin_up) else {
+        let open = self.port.admin_up && !self.port.fault_down;
+        let Some(packet) = Packet::parse(frame).filter(|_| self.port.fits(frame) && open) else {
             self.port.counters.receive_errors.add(frame.len());
             self.port.counters.oversize += u64::from(!self.port.fits(frame));
             return Some(Decision::dropped(None, DropReason::Port));

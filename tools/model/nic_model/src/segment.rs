@@ -10,8 +10,8 @@ const TCP_CWR: u8 = 0x80;
 const MAX_SEGMENTS: usize = 4096;
 
 /// Cuts `payload` into pieces of `mss` bytes, each behind a copy of `header`
-/// with lengths, IPv4 ID, TCP sequence and flags as they have to be, and
-/// checksums computed. `None` if the header is not one of a TCP or UDP packet
+/// with IP length and ID, TCP sequence and flags as they have to be, and
+/// checksums computed. The length in a UDP header stays. `None` if the header is not one of a TCP or UDP packet
 /// that ends where the payload starts, or if there would be too many segments.
 pub(crate) fn segment(header: &[u8], payload: &[u8], mss: usize) -> Option<Vec<Vec<u8>>> {
     if mss == 0 || payload.len().div_ceil(mss) > MAX_SEGMENTS {
@@ -55,8 +55,8 @@ pub(crate) fn segment(header: &[u8], payload: &[u8], mss: usize) -> Option<Vec<V
                     *flags &= !TCP_CWR;
                 }
             }
-            // CAST: a segment is at most 64 KiB, as its IP length fits.
-            L4::Udp => put16(&mut frame, l4_at + 4, (8 + piece.len()) as u16),
+            // The length stays: drivers offer this as gso_partial, for segments of one length.
+            L4::Udp => (),
         }
         let packet = Packet::parse(&frame)?;
         packet.fill_l3_checksum(&mut frame);
@@ -123,6 +123,9 @@ mod tests {
                 if !v6 {
                     let at = layout.l3.unwrap().1 + 4;
                     assert_eq!(segment[at..at + 2], (0x1234 + index as u16).to_be_bytes());
+                }
+                if l4 == L4::Udp {
+                    assert_eq!(segment[l4_at + 4..l4_at + 6], whole[l4_at + 4..l4_at + 6]);
                 }
                 joined.extend_from_slice(&segment[layout.payload..]);
             }

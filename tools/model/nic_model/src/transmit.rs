@@ -21,6 +21,8 @@ const MAX_GATHER: usize = (1 << caps::LOG_MAX_LSO) + 1024;
 
 /// Frames that may wait for the wire before send queues have to.
 const MAX_OUTGOING: usize = 512;
+/// Frames of a large send that count as much as a basic block.
+const FRAMES_PER_BLOCK: u32 = 16;
 
 /// A send queue.
 pub(crate) struct Sq {
@@ -146,8 +148,12 @@ impl Hca {
                 _ => Err(BAD_LENGTH.into()),
             };
             match result {
-                Ok(()) if control.update_cq => self.send_completion((kind, cqn), &control, None),
-                Ok(()) => (),
+                Ok(frames) => {
+                    budget = budget.saturating_sub(frames / FRAMES_PER_BLOCK);
+                    if control.update_cq {
+                        self.send_completion((kind, cqn), &control, None);
+                    }
+                }
                 Err(error) => {
                     if !flush {
                         let (opcode, syndrome) = (control.opcode, error.syndrome);
@@ -179,12 +185,15 @@ impl Hca {
         );
     }
 
-    /// One WQE. `body` is what follows the control segment.
-    fn execute(&mut self, control: &Control, body: &[u8]) -> Result<(), WqeError> {
+    /// One WQE; the number of frames that it made. `body` is what follows the control segment.
+    fn execute(&mut self, control: &Control, body: &[u8]) -> Result<u32, WqeError> {
         match control.opcode {
-            wqe::NOP => Ok(()),
+            wqe::NOP => Ok(0),
             wqe::SEND | wqe::LSO => self.execute_send(control, body),
-            wqe::UMR | wqe::SET_PSV => self.objects.offload.execute(control, body, &mut self.objects.mkeys),
+            wqe::UMR | wqe::SET_PSV => {
+                self.objects.offload.execute(control, body, &mut self.objects.mkeys)?;
+                Ok(0)
+            }
             _ => Err(WqeError(wqe::SYNDROME_LOCAL_QP_OP)),
         }
     }
@@ -220,19 +229,18 @@ impl Hca {
         Ok(header_len)
     }
 
-    fn execute_send(&mut self, control: &Control, body: &[u8]) -> Result<(), WqeError> {
+    fn execute_send(&mut self, control: &Control, body: &[u8]) -> Result<u32, WqeError> {
         let eth = body.get(..wqe::SEGMENT).ok_or(BAD_LENGTH)?;
         if control.opcode == wqe::LSO {
             // Up to 256 KiB: memory that is new each time would cost more
             // than the copy.
             let mut whole = std::mem::take(&mut self.gathered);
             whole.clear();
-            let result = self.gather(control, body, &mut whole);
-            if let Ok(header_len) = result {
-                self.send_segments(control, &whole, header_len, wqe::ETH_MSS.get(eth) as usize);
-            }
+            let result = self
+                .gather(control, body, &mut whole)
+                .map(|header_len| self.send_segments(control, &whole, header_len, wqe::ETH_MSS.get(eth) as usize));
             self.gathered = whole;
-            return result.map(|_| ());
+            return result;
         }
         let mut frame = Vec::with_capacity(2048);
         self.gather(control, body, &mut frame)?;
@@ -250,21 +258,23 @@ impl Hca {
         let filled = |flag, name| if flags & flag != 0 { name } else { "" };
         let (l3, l4) = (filled(wqe::CS_L3, ", l3 sum filled in"), filled(wqe::CS_L4, ", l4 sum filled in"));
         self.put_on_wire(frame, &format_args!("{control}{l3}{l4}"));
-        Ok(())
+        Ok(1)
     }
 
-    /// Cuts a large send.
-    fn send_segments(&mut self, control: &Control, whole: &[u8], header_len: usize, mss: usize) {
+    /// Cuts a large send; the number of its segments.
+    fn send_segments(&mut self, control: &Control, whole: &[u8], header_len: usize, mss: usize) -> u32 {
         let cut = whole.split_at_checked(header_len).and_then(|(header, payload)| segment(header, payload, mss));
         let Some(frames) = cut else {
             log::debug!("{}: {control}: large send of {} bytes cannot be cut", self.name, whole.len());
             self.port.counters.transmit_errors.add(whole.len());
-            return;
+            return 0;
         };
         let count = frames.len();
         for (number, frame) in (1..).zip(frames) {
             self.put_on_wire(frame, &format_args!("{control}, segment {number} of {count}, mss {mss}"));
         }
+        // CAST: of at most 256 KiB.
+        count as u32
     }
 
     fn put_on_wire(&mut self, mut frame: Vec<u8>, decision: &dyn Display) {

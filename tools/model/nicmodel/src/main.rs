@@ -33,8 +33,8 @@ use capture::Capture;
 enum Message {
     /// A termination signal.
     Stop,
-    /// A client has closed its connection.
-    ClientGone,
+    /// A client of this port has closed its connection, or another one has connected.
+    Client { port: usize, connected: bool },
 }
 
 /// A port that listens.
@@ -100,22 +100,26 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         ports.push(listen(port, name, Arc::clone(inbox), bus)?);
     }
     let paths: Vec<PathBuf> = ports.iter().map(|port| port.path.clone()).collect();
-    let clients = ports.len();
-    for port in ports {
+    // What each port's client does: nothing yet, or whether it is connected.
+    let mut clients = vec![None; ports.len()];
+    for (index, port) in ports.into_iter().enumerate() {
         let sender = sender.clone();
-        thread::Builder::new().name(port.name.clone()).spawn(move || serve(port, &sender))?;
+        thread::Builder::new().name(port.name.clone()).spawn(move || serve(index, port, &sender))?;
     }
     let mut stdout = std::io::stdout();
     writeln!(stdout, "ready")?;
     stdout.flush()?;
 
-    let mut gone = 0;
     while let Ok(message) = receiver.recv() {
         match message {
             Message::Stop => break,
-            Message::ClientGone => gone += 1,
+            Message::Client { port, connected } => {
+                if let Some(client) = clients.get_mut(port) {
+                    *client = Some(connected);
+                }
+            }
         }
-        if args.once && gone >= clients {
+        if args.once && clients.iter().all(|client| *client == Some(false)) {
             break;
         }
     }
@@ -191,17 +195,21 @@ fn listen(port: &PortArg, name: String, inbox: Arc<Inbox>, bus: Bus) -> Result<L
 }
 
 /// Serves one client after the other.
-fn serve(mut port: Listening, sender: &Sender<Message>) {
+fn serve(index: usize, mut port: Listening, sender: &Sender<Message>) {
+    let tell = |connected| sender.send(Message::Client { port: index, connected }).is_ok();
     loop {
         match port.listener.accept() {
             Ok((stream, _)) => {
                 log::debug!("{}: client connected", port.name);
+                if !tell(true) {
+                    return;
+                }
                 port.frontend.plug();
                 if let Err(error) = vfio_user_server::serve(stream, &mut port.frontend, &port.bus) {
                     log::warn!("{}: {error}", port.name);
                 }
                 log::debug!("{}: client gone", port.name);
-                if sender.send(Message::ClientGone).is_err() {
+                if !tell(false) {
                     return;
                 }
             }

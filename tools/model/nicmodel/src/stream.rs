@@ -3,6 +3,7 @@
 
 use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -101,7 +102,9 @@ impl Listener {
 /// Listens on a path; replaces a socket that a dead process has left there.
 pub(crate) fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     let abandoned = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    if UnixStream::connect(path).is_err_and(abandoned) {
+    // A file of another kind is refused with the same error.
+    let socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    if socket && UnixStream::connect(path).is_err_and(abandoned) {
         std::fs::remove_file(path)?;
     }
     UnixListener::bind(path)
@@ -188,6 +191,15 @@ fn write_frames(mut stream: Stream, outbox: &Outbox) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::collections::VecDeque;
+
+    #[test]
+    fn only_a_socket_is_replaced() {
+        let path = std::env::temp_dir().join(format!("nicmodel-file-{}", std::process::id()));
+        std::fs::write(&path, "plan").unwrap();
+        assert_eq!(bind_unix(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(std::fs::read(&path).unwrap(), b"plan");
+        std::fs::remove_file(&path).unwrap();
+    }
 
     #[test]
     fn frames_cross_a_socket_until_it_closes() {

@@ -310,7 +310,9 @@ impl Faults {
                 out.push_back(frame);
             }
             Some(FrameFault(FrameAction::Corrupt(how), mut random)) => {
-                let any = ETH_HLEN.min(frame.len())..frame.len().max(1);
+                // Behind the Ethernet header, if there is anything.
+                let from = if frame.len() > ETH_HLEN { ETH_HLEN } else { 0 };
+                let any = from..frame.len().max(1);
                 let offset = how.offset.map_or_else(|| random.usize(any), |offset| offset as usize);
                 if let Some(byte) = frame.get_mut(offset) {
                     *byte ^= how.xor.map_or_else(|| random.u8(1..), |xor| xor.get());
@@ -351,6 +353,8 @@ impl Faults {
         match taken.map(|rule| rule.action.clone()) {
             None => true,
             Some(InterruptAction::Lose) => false,
+            // A guest decides how many there are.
+            Some(InterruptAction::Delay(_)) if self.later.len() >= MAX_HELD => true,
             Some(InterruptAction::Delay(Time { ms })) => {
                 self.put_off(Duration::from_millis(ms.into()), Later::Interrupt(vector));
                 false
@@ -387,6 +391,7 @@ impl Faults {
         match action? {
             CommandAction::Fail(failure) => Some(CommandFault::Fail(failure)),
             CommandAction::Stall => Some(CommandFault::Withheld),
+            CommandAction::Delay(_) if self.later.len() >= MAX_HELD => None,
             CommandAction::Delay(Time { ms }) => {
                 self.put_off(Duration::from_millis(ms.into()), Later::Command { queue, slot });
                 Some(CommandFault::Withheld)

@@ -122,6 +122,17 @@ fn a_seed_gives_the_same_faults_again() {
 }
 
 #[test]
+fn a_frame_of_any_length_can_be_corrupted() {
+    let mut faults = faults("[[frame]]\naction = { corrupt = {} }\n");
+    for len in 0..20 {
+        let frame = vec![0; len];
+        let out = receive(&mut faults, std::slice::from_ref(&frame));
+        assert_eq!(out.len(), 1);
+        assert_eq!(out[0] != frame, len > 0, "{len}");
+    }
+}
+
+#[test]
 fn frames_are_chosen_by_header() {
     let taken = |wanted: &str, frame: &[u8]| {
         let text = format!("[[frame]]\nmatch = {{ {wanted} }}\naction = \"drop\"\n");
