@@ -44,6 +44,10 @@ check-debug: export BUILD := $(or $(BUILD),base)-debug
 check-debug:
 	@$(LAB) check-debug
 
+# With its $, which are the guest's.
+ifdef RUN
+override export RUN := $(value RUN)
+endif
 vm:
 	@$(LAB) make-vm
 

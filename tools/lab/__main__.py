@@ -3,6 +3,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -127,6 +128,8 @@ def dispatch(command, args):
 
 def main():
     command, *args = sys.argv[1:] or ["help"]
+    # What runs in the tool root ends with this process, and temporary files are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # chroot and mke2fs are not in an ordinary user's path.
     os.environ["PATH"] = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
     try:

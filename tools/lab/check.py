@@ -5,9 +5,8 @@ import filecmp
 import os
 import re
 import shlex
-import shutil
-import subprocess
 import tempfile
+import traceback
 from pathlib import Path
 
 import fuzz
@@ -18,7 +17,8 @@ import selftests
 import source
 import toolroot
 import vm
-from paths import BUILD, CACHE, DEBUG, LOGS, REPO, TREE
+from overlay import tracked
+from paths import BUILD, CACHE, DEBUG, REPO, TREE
 from steps import Failure
 
 RUFF = "ruff==0.14.5"
@@ -59,14 +59,6 @@ class Results:
         print(f"FAILED: {name}", flush=True)
         for line in detail.rstrip().split("\n")[:40] if detail else ():
             print(f"    {line}", flush=True)
-
-
-def tracked(*patterns):
-    listing = subprocess.run(
-        ["git", "-C", REPO, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *patterns],
-        check=True, capture_output=True, text=True,
-    ).stdout
-    return sorted(name for name in listing.split("\0") if name and (REPO / name).is_file())
 
 
 def command(step, script, binds=()):
@@ -251,7 +243,7 @@ def in_vm(step, guest):
     """Boot with all output in the step's log; returns (outcome, what the commands printed)."""
     at = len(step.output())
     outcome = vm.boot(guest, lambda script, binds: step.capture(lambda **pipes: toolroot.start(script, binds, **pipes)))
-    shutil.copyfile(LOGS / "console.log", step.path.with_suffix(".console.log"))
+    step.path.with_suffix(".console.log").write_text(outcome.console)
     return outcome, step.output()[at:]
 
 
@@ -398,6 +390,8 @@ def run(prepare):
                 step.note = f"{results.passed - before[0]} passed, {results.failed - before[1]} failed" + (f"; {step.note}" if step.note else "")
     except Failure as failure:
         results.add("set-up", False, str(failure))
+    except Exception:  # whatever it is, the last line says that something failed
+        results.add("the lab itself", False, traceback.format_exc())
     print(f"{results.passed} passed, {results.failed} failed")
     return 1 if results.failed or not results.passed else 0
 

@@ -6,6 +6,7 @@ Such a kernel also scans for leaks when a guest's commands have ended
 """
 
 import re
+import traceback
 
 import check
 import selftests
@@ -118,5 +119,7 @@ def run(prepare):
                 step.note = f"{results.passed - before[0]} passed, {results.failed - before[1]} failed"
     except Failure as failure:
         results.add("set-up", False, str(failure))
+    except Exception:  # as in check.run()
+        results.add("the lab itself", False, traceback.format_exc())
     print(f"{results.passed} passed, {results.failed} failed")
     return 1 if results.failed or not results.passed else 0

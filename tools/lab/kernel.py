@@ -48,13 +48,16 @@ def configure(step=None):
     if (OBJ / ".config").exists() and stamp_is(stamp, state):
         return
     stamp.unlink(missing_ok=True)
+    (OBJ / "missing").unlink(missing_ok=True)
     script = CONFIGURE.replace("{fragments}", " ".join(f"/repo/configs/{name}.config" for name in FRAGMENTS))
     if step:
         status = step.capture(lambda **pipes: toolroot.start(script, **pipes))
     else:
         status = toolroot.run(script, check=False).returncode
     if status:
-        raise Failure(f"The kernel cannot be configured as configs/ wants it:\n{(OBJ / 'missing').read_text()}".rstrip())
+        missing = OBJ / "missing"
+        what = missing.read_text() if missing.exists() else "make did not come that far."
+        raise Failure(f"The kernel cannot be configured as configs/ wants it:\n{what}".rstrip())
     stamp.write_text(state)
 
 

@@ -21,13 +21,20 @@ OVERLAY_DIRS = ("rust", "drivers", "include", "net", "samples", "Documentation",
 MANIFEST = BUILD / "overlay.manifest"
 
 
+def tracked(*patterns):
+    """Files of the checkout that git has, or would have."""
+    listing = subprocess.run(
+        ["git", "-C", REPO, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *patterns],
+        check=False, capture_output=True, text=True,
+    )
+    if listing.returncode:
+        raise Failure(f"git cannot tell which files {REPO} has: {listing.stderr.strip()}")
+    return sorted(name for name in listing.stdout.split("\0") if name and (REPO / name).is_file())
+
+
 def overlay_files():
     """Files of the checkout that belong into the kernel tree."""
-    listing = subprocess.run(
-        ["git", "-C", REPO, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *OVERLAY_DIRS],
-        check=True, capture_output=True, text=True,
-    ).stdout
-    return [f for f in listing.split("\0") if f and Path(f).name not in ("Cargo.toml", "Cargo.lock") and (REPO / f).exists()]
+    return [name for name in tracked(*OVERLAY_DIRS) if Path(name).name not in ("Cargo.toml", "Cargo.lock")]
 
 
 def series():

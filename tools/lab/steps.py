@@ -57,11 +57,15 @@ class Step:
         LOGS.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a", encoding="utf-8", errors="replace") as log:
             with start(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as process:
-                for line in process.stdout:
-                    log.write(line)
-                    log.flush()
-                    if on_line:
-                        on_line(line)
+                try:
+                    for line in process.stdout:
+                        log.write(line)
+                        log.flush()
+                        if on_line:
+                            on_line(line)
+                except BaseException:
+                    process.kill()
+                    raise
                 return process.wait()
 
 

@@ -49,9 +49,10 @@ PASSED = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", 
 
 def namespace():
     """The command prefix that gives root's view of mounts: real root, or root of a user namespace."""
-    argv = ["unshare", "--mount", "--propagation", "private"]
+    # Whatever runs there ends with the process that started it.
+    argv = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
     if os.geteuid():
-        argv += ["--user", "--map-auto", "--map-root-user", "--pid", "--fork", "--kill-child"]
+        argv += ["--user", "--map-auto", "--map-root-user"]
     return argv
 
 

@@ -224,7 +224,7 @@ def interactive():
         capture=os.environ.get("CAPTURE") or None,
     )
     outcome = boot(guest)
-    if run and not outcome.ended:
+    if not outcome.ended and (run or not outcome.console):
         raise Failure(explain(outcome, guest.timeout))
     return outcome.status if run else 0
 
