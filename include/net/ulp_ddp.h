@@ -86,9 +86,9 @@ struct ulp_ddp_seg {
 /**
  * struct ulp_ddp_io - the destination of one read
  *
- * Owned by the ULP, zeroed when it is created. It must stay as it is, and the
- * buffer mapped, from ulp_ddp_setup() until
- * &ulp_ddp_ulp_ops.ddp_teardown_done.
+ * Owned by the ULP, zeroed when it is created. It must stay as it is from
+ * ulp_ddp_setup() until &ulp_ddp_ulp_ops.ddp_teardown_done, and the buffer
+ * mapped until &ulp_ddp_ulp_ops.ddp_unmap.
  *
  * @segs: the buffer in DMA segments, in the order of the payload
  * @bvecs: the same bytes in the same order as pages. A multi-page bvec is
@@ -159,7 +159,8 @@ struct ulp_ddp_dev_caps {
  *
  * @sk_add and @sk_del must not take RTNL or the lock of the device: @sk_del
  * is also called before the device is stopped and by ulp_ddp_quiesce(), with
- * both held.
+ * both held. Block devices can wait for both, so neither may wait for I/O;
+ * the layer calls them with memalloc_noio_save() in effect.
  *
  * @limits: fill in the limits for &ulp_ddp_limits.type, 0 or -EOPNOTSUPP
  * @sk_add: offload an established socket; the socket is locked by nobody.
@@ -170,7 +171,9 @@ struct ulp_ddp_dev_caps {
  * @setup: give a buffer to the device; any error means that this I/O is
  *	received the ordinary way
  * @teardown: take it back; ulp_ddp_teardown_done() follows, in any context,
- *	possibly before @teardown returns
+ *	possibly before @teardown returns. The driver must not call that before
+ *	@teardown of the I/O began, except from @sk_del. The I/O is valid until
+ *	both have returned
  * @resync: there is a PDU header at TCP sequence @seq, as the device thought
  *	when it called ulp_ddp_resync_request()
  * @set_caps: switch capabilities, called under RTNL and the instance lock;
@@ -199,12 +202,17 @@ struct ulp_ddp_dev_ops {
 
 /**
  * struct ulp_ddp_ulp_ops - upcalls to the ULP
+ * @ddp_unmap: the device is done with the memory of @io: its DMA mappings end
+ *	here, because the device may be about to go. Called once for each
+ *	successful ulp_ddp_setup(): before @ddp_teardown_done and not later than
+ *	the driver's &ulp_ddp_dev_ops.sk_del. Any context
  * @ddp_teardown_done: neither the device nor the layer use @io any more. Called
  *	once for each successful ulp_ddp_setup(): after the ULP called
  *	ulp_ddp_teardown(), possibly before that returns, or at the latest
  *	before ulp_ddp_sk_del() returns. Any context
  */
 struct ulp_ddp_ulp_ops {
+	void (*ddp_unmap)(struct ulp_ddp_io *io);
 	void (*ddp_teardown_done)(struct ulp_ddp_io *io);
 };
 
@@ -230,6 +238,11 @@ bool ulp_ddp_ddgst_active(struct sock *sk);
  * A ULP whose offload has ended, or that got none, asks for a new one then.
  */
 u32 ulp_ddp_generation(void);
+/*
+ * Under rcu_read_lock(): the device does not go away before rcu_read_unlock().
+ * This is where to map an I/O, to set it up, and to unmap it if that fails.
+ */
+bool ulp_ddp_is_active(const struct sock *sk);
 /* The device gave the offload up; what is left is ulp_ddp_sk_del(). */
 bool ulp_ddp_has_ended(const struct sock *sk);
 
@@ -249,15 +262,25 @@ void ulp_ddp_resume(struct net_device *netdev);
 
 /* For the networking core */
 
+/*
+ * The features are about to change. If they do not after all,
+ * ulp_ddp_undo_features() with what this stored in @old.
+ */
 int ulp_ddp_set_features(struct net_device *netdev,
-			 netdev_features_t features);
+			 netdev_features_t features, u64 *old);
+void ulp_ddp_undo_features(struct net_device *netdev, u64 old);
 
 #else
 
 static inline int ulp_ddp_set_features(struct net_device *netdev,
-				       netdev_features_t features)
+				       netdev_features_t features, u64 *old)
 {
+	*old = 0;
 	return 0;
+}
+
+static inline void ulp_ddp_undo_features(struct net_device *netdev, u64 old)
+{
 }
 
 #endif /* CONFIG_ULP_DDP */

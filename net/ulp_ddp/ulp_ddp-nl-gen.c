@@ -49,7 +49,7 @@ static const struct genl_split_ops ulp_ddp_nl_ops[] = {
 		.doit		= ulp_ddp_nl_caps_set_doit,
 		.policy		= ulp_ddp_caps_set_nl_policy,
 		.maxattr	= ULP_DDP_A_CAPS_WANTED_MASK,
-		.flags		= GENL_ADMIN_PERM | GENL_CMD_CAP_DO,
+		.flags		= GENL_UNS_ADMIN_PERM | GENL_CMD_CAP_DO,
 	},
 };
 

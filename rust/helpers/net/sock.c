@@ -20,6 +20,18 @@ __rust_helper void rust_helper_lock_sock(struct sock *sk)
 	lock_sock(sk);
 }
 
+__rust_helper int rust_helper_sk_disconnect(struct sock *sk)
+{
+	int ret;
+
+	lock_sock(sk);
+	/* Whoever waits for the connection finds out. */
+	sk->sk_disconnects++;
+	ret = sk->sk_prot->disconnect(sk, 0);
+	release_sock(sk);
+	return ret;
+}
+
 __rust_helper void rust_helper_sk_callback_read_lock(struct sock *sk)
 {
 	read_lock_bh(&sk->sk_callback_lock);

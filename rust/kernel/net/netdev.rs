@@ -945,7 +945,7 @@ pub trait Driver: Sized + 'static {
     ///
     /// They have to be those of the layer's `ops` function for the same driver.
     #[cfg(CONFIG_ULP_DDP)]
-    const ULP_DDP_OPS: Option<&'static bindings::ulp_ddp_dev_ops> = None;
+    const ULP_DDP_OPS: Option<super::ulp_ddp::Table<Self>> = None;
 
     /// The interface goes up: get ready to receive and transmit, and call
     /// [`NetDevice::tx_start_all_queues`] as the last thing. RTNL; may sleep.
@@ -1112,7 +1112,7 @@ impl<T: Driver> Adapter<T> {
         },
         #[cfg(CONFIG_ULP_DDP)]
         ulp_ddp_ops: match T::ULP_DDP_OPS {
-            Some(ops) => ops,
+            Some(table) => table.as_raw(),
             None => ptr::null(),
         },
         ..pin_init::zeroed()

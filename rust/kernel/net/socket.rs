@@ -235,6 +235,21 @@ impl TcpSocket {
         };
     }
 
+    /// Ends the connection at once: the peer gets a reset, and what was not acknowledged is not
+    /// sent (again), whether it waited for room, for its turn or for the acknowledgement. Nothing
+    /// is received after this. Safe to call at any time and more than once. Process context; takes
+    /// the socket lock.
+    ///
+    /// What a [`Listener`] is for does not happen because of this.
+    pub fn abort(&self) {
+        // SAFETY: By the type invariant `sk` is a TCP socket. This is what its release does, too,
+        // which finds the connection closed after this.
+        if unsafe { bindings::sk_disconnect(self.sk()) } != 0 {
+            // A protocol between TCP and the user, TLS, does not support it.
+            self.shutdown();
+        }
+    }
+
     /// Sends all of `bytes`, waits for room.
     ///
     /// # Errors
@@ -318,7 +333,8 @@ impl TcpSocket {
     /// # Safety
     ///
     /// `bvec` must describe memory that is valid and does not change until the peer acknowledged
-    /// it in its own protocol.
+    /// it in its own protocol, or the connection was [aborted](TcpSocket::abort) and is
+    /// [drained](TcpSocket::is_drained).
     pub unsafe fn try_send_page(&self, bvec: &bindings::bio_vec, more: More) -> Result<usize> {
         let (len, offset) = (bvec.bv_len as usize, bvec.bv_offset as usize);
         let mut msg = bindings::msghdr {
@@ -343,8 +359,8 @@ impl TcpSocket {
         unsafe { bindings::sk_stream_is_writeable(self.sk()) }
     }
 
-    /// True if nothing that was sent is on its way to the device any more. Only after a
-    /// [`TcpSocket::shutdown`] this stays so.
+    /// True if nothing that was sent is on its way to the device any more. Only after
+    /// [`TcpSocket::abort`] this stays so: until then TCP can send again what it has.
     pub fn is_drained(&self) -> bool {
         // SAFETY: By the type invariant the `struct sock` is valid.
         unsafe { bindings::sk_wmem_alloc_get(self.sk()) == 0 }

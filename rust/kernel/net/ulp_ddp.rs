@@ -18,8 +18,9 @@
 //!
 //! # ULP
 //!
-//! After the connection is set up, [`Offload::add`] asks for the offload. Every I/O whose buffer
-//! [`Offload::setup`] accepted has to go through [`Offload::teardown`] before it completes; it
+//! After the connection is set up, [`Offload::add`] asks for the offload. I/Os are mapped and set
+//! up in [`Offload::if_active`]. Every I/O whose buffer [`Offload::setup`] accepted has to go
+//! through [`Offload::teardown`] before it completes; its mappings end in [`Ulp::unmap`], it
 //! completes in [`Ulp::teardown_done`]. The receive path reports each PDU header with
 //! [`Offload::pdu_header`]. An offload ends with its device; [`generation`] tells when it can be
 //! asked for again.
@@ -49,6 +50,7 @@ pub use self::{
         Counters,
         DeviceOps,
         Socket,
+        Table,
         Upcalls, //
     },
     ulp::{
@@ -156,7 +158,7 @@ impl Segment {
 ///
 /// It points to a `struct ulp_ddp_io` that the ULP keeps valid and unchanged, with valid arrays of
 /// segments and pages, from before its setup until [`Ulp::teardown_done`]; the object is used in
-/// that time only.
+/// that time only. The segments are mapped until [`Ulp::unmap`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Io(NonNull<bindings::ulp_ddp_io>);
 

@@ -57,6 +57,11 @@ void nvme_tcp_shim_complete_timed_out(struct request *rq)
 	nvmf_complete_timed_out_request(rq);
 }
 
+void nvme_tcp_shim_auth_stop(struct nvme_ctrl *ctrl)
+{
+	nvme_auth_stop(ctrl);
+}
+
 u16 nvme_tcp_shim_cid(struct request *rq)
 {
 	return nvme_cid(rq);

@@ -22,6 +22,7 @@ bool nvme_tcp_shim_try_complete_req(struct request *rq, u16 status, u64 result);
 void nvme_tcp_shim_complete_async_event(struct nvme_ctrl *ctrl, u16 status,
 					u64 result);
 void nvme_tcp_shim_complete_timed_out(struct request *rq);
+void nvme_tcp_shim_auth_stop(struct nvme_ctrl *ctrl);
 u16 nvme_tcp_shim_cid(struct request *rq);
 unsigned int nvme_tcp_shim_nr_io_queues(struct nvmf_ctrl_options *opts);
 const char *nvme_tcp_shim_subsysnqn(struct nvme_ctrl *ctrl);

@@ -92,4 +92,10 @@ impl DevCaps {
             _ => None,
         }
     }
+
+    /// The active capabilities to switch to so that they are `was` again, [`None`] if they are.
+    pub(super) fn back_to(self, was: Caps) -> Option<Caps> {
+        let active = was & self.hw;
+        (active != self.active).then_some(active)
+    }
 }

@@ -53,7 +53,8 @@ pub trait DeviceOps: netdev::Driver {
 
     /// Offloads an established connection. May sleep; must not take RTNL or the lock of the device.
     ///
-    /// `ulp` can be used from now on and until [`DeviceOps::sk_del`] returns.
+    /// `ulp` can be used from now on and until [`DeviceOps::sk_del`] returns. Block devices can
+    /// wait for this: allocations do no I/O, and what it waits for must not either.
     fn sk_add(
         dev: &netdev::Device<Self>,
         sk: &Socket,
@@ -65,7 +66,8 @@ pub trait DeviceOps: netdev::Driver {
     /// held.
     ///
     /// On return the device writes no more into any buffer of this socket, and
-    /// [`Upcalls::teardown_done`] was called for each I/O that was set up.
+    /// [`Upcalls::teardown_done`] was called for each I/O that was set up. Block devices can wait
+    /// for this as for [`DeviceOps::sk_add`].
     fn sk_del(dev: &netdev::Device<Self>, flow: Arc<Self::Flow>);
 
     /// Gives a buffer to the device. Does not sleep.
@@ -294,16 +296,48 @@ impl Upcalls {
     }
 
     /// The device is done with the buffer of `io`, one that was set up on this socket. Once for
-    /// each successful setup. Any context.
+    /// each successful setup: after [`DeviceOps::teardown`] of it began, or in
+    /// [`DeviceOps::sk_del`]. Any context.
+    ///
+    /// The ULP's mappings of the buffer end in this call. The I/O itself stays valid until
+    /// [`DeviceOps::teardown`] returns if that has begun, and must not be used later.
     pub fn teardown_done(&self, io: Io) {
-        // SAFETY: By the invariant of `Io` it is valid.
+        // SAFETY: By the invariant of `Io` it is valid. If nobody asked for it, the flow keeps it
+        // for the ULP.
         unsafe { self.0.teardown_done(io.as_raw()) };
     }
 }
 
+/// The operations of driver `T`, for devices of that driver only.
+///
+/// # Invariants
+///
+/// The operations expect devices of driver `T`.
+pub struct Table<T>(
+    &'static bindings::ulp_ddp_dev_ops,
+    // Does not own a `T`, it can be used by any thread.
+    PhantomData<fn(T)>,
+);
+
+impl<T> Clone for Table<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Table<T> {}
+
+impl<T> Table<T> {
+    /// The operations for C.
+    pub(in crate::net) const fn as_raw(&self) -> &'static bindings::ulp_ddp_dev_ops {
+        self.0
+    }
+}
+
 /// The operations of driver `T`, for `netdev::Driver::ULP_DDP_OPS`.
-pub const fn ops<T: DeviceOps>() -> &'static bindings::ulp_ddp_dev_ops {
-    &Adapter::<T>::OPS
+pub const fn ops<T: DeviceOps>() -> Table<T> {
+    // INVARIANT: An adapter calls the functions of its driver.
+    Table(&Adapter::<T>::OPS, PhantomData)
 }
 
 /// The C side of a [`DeviceOps`] implementation.

@@ -247,6 +247,18 @@ unsafe extern "C" fn ulp_ddp_generation() -> u32 {
     flow::generation()
 }
 
+/// Whether the offload of a socket is in use. Then the device stays until the end of the caller's
+/// RCU read-side critical section.
+///
+/// # Safety
+///
+/// `sk` must be a valid TCP socket whose offload is not deleted during the call.
+#[export]
+unsafe extern "C" fn ulp_ddp_is_active(sk: *const bindings::sock) -> bool {
+    // SAFETY: As required.
+    unsafe { Flow::of(sk) }.is_some_and(Flow::is_active)
+}
+
 /// Whether the device gave the offload of a socket up.
 ///
 /// # Safety

@@ -33,16 +33,27 @@
 //!
 //! `ulp_ddp_io::state` says who has to do what before an I/O is free again:
 //!
-//! | state    | meaning                                                              |
-//! |----------|----------------------------------------------------------------------|
-//! | `IDLE`   | the ULP's                                                            |
-//! | `SETUP`  | the device may write                                                 |
-//! | `TORN`   | the ULP wants it back, the device is not done                        |
-//! | `PARKED` | the device is done though nobody asked: the flow went down. On a list |
+//! | state     | meaning                                                               |
+//! |-----------|-----------------------------------------------------------------------|
+//! | `IDLE`    | the ULP's                                                             |
+//! | `SETUP`   | the device may write                                                  |
+//! | `TEARING` | the ULP wants it back, the driver is being told                       |
+//! | `TORN`    | the ULP wants it back, the driver was told, the device is not done    |
+//! | `EARLY`   | the device is done while the driver is being told                     |
+//! | `PARKED`  | the device is done though nobody asked: the flow went down. On a list |
+//!
+//! The driver has the I/O for the whole of its `teardown`, therefore [`Flow::teardown`] itself ends
+//! one that the device was done with in `TEARING`.
 //!
 //! The ULP hears of the end of an I/O only once it asked for it, or in its `sk_del`. So a device
 //! that goes down behind its back does not make it complete a request whose response is still to
-//! come.
+//! come. But it undoes its DMA mappings as soon as the device is done: they must not outlive it.
+//!
+//! # Memory
+//!
+//! Block devices can wait for any flow, also for one that is ending. So nothing here, nor in the
+//! driver's `sk_add` and `sk_del`, allocates memory that could come from writing to one: see
+//! [`NoIo`].
 
 use super::{
     caps::{
@@ -71,6 +82,7 @@ use crate::{
         Mutex,
         SpinLockIrq, //
     },
+    types::NotThreadSafe, //
 };
 use core::{
     cell::UnsafeCell,
@@ -81,6 +93,23 @@ use core::{
         NonNull, //
     },
 };
+
+/// While it exists, this task's allocations do no I/O.
+struct NoIo(c_uint, NotThreadSafe);
+
+impl NoIo {
+    fn new() -> Self {
+        // SAFETY: The flags are restored by `drop()`, in the same task.
+        Self(unsafe { bindings::memalloc_noio_save() }, NotThreadSafe)
+    }
+}
+
+impl Drop for NoIo {
+    fn drop(&mut self) {
+        // SAFETY: They are from `memalloc_noio_save()` in `new()`.
+        unsafe { bindings::memalloc_noio_restore(self.0) };
+    }
+}
 
 /// A reference to a network device, with its own tracker.
 pub(super) struct NetdevRef {
@@ -276,6 +305,8 @@ const IDLE: u32 = 0;
 const SETUP: u32 = 1;
 const TORN: u32 = 2;
 const PARKED: u32 = 3;
+const TEARING: u32 = 4;
+const EARLY: u32 = 5;
 
 /// Access to the state of an I/O.
 ///
@@ -356,6 +387,8 @@ pub(super) struct Flow {
     dma_device: DmaDevice,
     ddgst: bool,
     max_segments: u32,
+    // Command identifiers are below this.
+    max_cid: u32,
     phase: Atomic<u32>,
     // Set when `device` is empty for good.
     ended: Atomic<bool>,
@@ -463,6 +496,8 @@ unsafe extern "C" fn netdev_event(
 ///
 /// `dev` must be valid.
 pub(super) unsafe fn device_event(event: bindings::netdev_cmd, dev: *mut bindings::net_device) {
+    // Whoever waits for the locks that are taken below may be serving a block device.
+    let _noio = NoIo::new();
     match event {
         bindings::netdev_cmd_NETDEV_REGISTER => {
             // SAFETY: As required.
@@ -495,7 +530,8 @@ fn forget(flow: &Arc<Flow>) {
 }
 
 impl Flow {
-    /// Offloads the connection of `sk` to `device`, which [`netdev_of`] found. May sleep.
+    /// Offloads the connection of `sk` to `device`, which [`netdev_of`] found. May sleep; what it
+    /// and the driver allocate does no I/O.
     ///
     /// # Errors
     ///
@@ -519,6 +555,7 @@ impl Flow {
         if !READY.load(Acquire) {
             return Err(EOPNOTSUPP);
         }
+        let _noio = NoIo::new();
         let dev = device.as_ptr();
         // SAFETY: `device` holds a reference.
         let ops = unsafe { dev_ops(dev) }?;
@@ -559,6 +596,11 @@ impl Flow {
                 dma_device,
                 ddgst: config.ddgst,
                 max_segments: limits.max_ddp_sgl_len,
+                max_cid: if limits.full_ccid_range {
+                    1 << u16::BITS
+                } else {
+                    config.queue_size
+                },
                 phase: Atomic::new(NEW),
                 ended: Atomic::new(false),
                 ctx: Atomic::new(ptr::null_mut()),
@@ -643,6 +685,7 @@ impl Flow {
 
     /// Ends the driver's part and gives up the device. May sleep; does nothing the second time.
     fn down(&self) {
+        let _noio = NoIo::new();
         let mut device = self.device.lock();
         if device.is_none() {
             self.ended.store(true, Release);
@@ -682,7 +725,7 @@ impl Flow {
             // SAFETY: `io` is in the list.
             unsafe { parked.remove(io) };
             drop(parked);
-            // SAFETY: `io` is valid until the upcall.
+            // SAFETY: `io` is valid until the upcall. It was unmapped before it was parked.
             unsafe {
                 io_state(io).store(IDLE, Relaxed);
                 flow.upcall(io);
@@ -690,6 +733,18 @@ impl Flow {
         }
         // SAFETY: `sk` has an offload, and the caller promised that this is the only change.
         drop(unsafe { Flow::take(&raw mut (*bindings::inet_csk(sk)).icsk_ulp_ddp) });
+    }
+
+    /// Has the ULP undo the mappings of an I/O.
+    ///
+    /// # Safety
+    ///
+    /// `io` must be one that the device was just done with.
+    unsafe fn unmap(&self, io: *mut bindings::ulp_ddp_io) {
+        if let Some(unmap) = self.ulp_ops.ddp_unmap {
+            // SAFETY: As required.
+            unsafe { unmap(io) };
+        }
     }
 
     /// # Safety
@@ -706,7 +761,19 @@ impl Flow {
     fn active<R>(&self, f: impl FnOnce(*mut bindings::net_device) -> R) -> Option<R> {
         let _rcu = rcu::read_lock();
         // The device is valid during `f`, see the type invariants.
-        (self.phase.load(Acquire) == ACTIVE).then(|| f(self.dev))
+        self.is_active().then(|| f(self.dev))
+    }
+
+    /// Whether the flow is active. If so, the driver's `sk_del` does not begin before the end of
+    /// the caller's RCU read-side critical section.
+    pub(super) fn is_active(&self) -> bool {
+        self.phase.load(Acquire) == ACTIVE
+    }
+
+    /// Runs `f` if the flow is active. The device does not go away meanwhile, so `f` can map memory
+    /// for it. `f` must not sleep.
+    pub(super) fn if_active<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
+        self.active(|_| f())
     }
 
     /// The active capabilities, none if the flow is down.
@@ -723,11 +790,13 @@ impl Flow {
     /// - `ENETDOWN`: the flow is down.
     /// - `EOPNOTSUPP`: the capability was switched off.
     /// - `E2BIG`: more DMA segments than the device's limit.
+    /// - `ERANGE`: a command identifier that the device cannot use.
     /// - whatever the driver answers.
     ///
     /// # Safety
     ///
-    /// `io` must be idle, valid and mapped until the ULP is told of its end.
+    /// `io` must be idle, valid until the ULP is told of its end, and mapped until it is told to
+    /// unmap it.
     pub(super) unsafe fn setup(&self, io: *mut bindings::ulp_ddp_io) -> Result {
         self.active(|dev| {
             // SAFETY: The device is valid in an active flow.
@@ -742,6 +811,10 @@ impl Flow {
             let segments = unsafe { (*io).nr_segs };
             if self.max_segments != 0 && segments > self.max_segments {
                 return Err(E2BIG);
+            }
+            // SAFETY: `io` is valid.
+            if u32::from(unsafe { (*io).command_id }) >= self.max_cid {
+                return Err(ERANGE);
             }
             // SAFETY: `io` is valid.
             let state = unsafe { io_state(io) };
@@ -761,16 +834,25 @@ impl Flow {
     pub(super) unsafe fn teardown(&self, io: *mut bindings::ulp_ddp_io) {
         // SAFETY: `io` is valid until the upcall, which is not called before the state is `TORN`,
         // or here.
-        match unsafe { io_state(io) }.cmpxchg(SETUP, TORN, Full) {
+        let state = unsafe { io_state(io) };
+        match state.cmpxchg(SETUP, TEARING, Full) {
             Ok(_) => {
                 // Otherwise the driver's `sk_del` is about to end it or has just done so.
                 self.active(|dev| {
                     if let Some(teardown) = self.ops.teardown {
-                        // SAFETY: Device and socket are valid in an active flow, and `io` until
-                        // the driver ends it.
+                        // SAFETY: Device and socket are valid in an active flow. `io` is, whatever
+                        // the driver reports meanwhile: in this state `teardown_done` leaves the
+                        // upcall to us.
                         unsafe { teardown(dev, self.sk, io) };
                     }
                 });
+                // If this succeeds, `io` may be gone.
+                if state.cmpxchg(TEARING, TORN, Full).is_err() {
+                    // It is `EARLY`, nobody else changes that.
+                    state.store(IDLE, Relaxed);
+                    // SAFETY: The device is done with it, nobody else has it.
+                    unsafe { self.upcall(io) };
+                }
             }
             Err(PARKED) => {
                 let mut parked = self.parked.lock();
@@ -778,11 +860,10 @@ impl Flow {
                 // leaves the list here only: `del` does not run beside this.
                 unsafe { parked.remove(io) };
                 drop(parked);
-                // SAFETY: `io` is valid until the upcall; nobody else has it.
-                unsafe {
-                    io_state(io).store(IDLE, Relaxed);
-                    self.upcall(io);
-                }
+                // `io` is valid until the upcall; nobody else has it.
+                state.store(IDLE, Relaxed);
+                // SAFETY: As above.
+                unsafe { self.upcall(io) };
             }
             Err(_) => pr_warn_once!("ulp_ddp: teardown of an I/O that is not set up\n"),
         }
@@ -796,24 +877,45 @@ impl Flow {
     pub(super) unsafe fn teardown_done(&self, io: *mut bindings::ulp_ddp_io) {
         // SAFETY: `io` is valid until the upcall.
         let state = unsafe { io_state(io) };
-        if state.cmpxchg(TORN, IDLE, Full).is_err() {
-            let mut parked = self.parked.lock();
-            match state.cmpxchg(SETUP, PARKED, Full) {
-                Ok(_) => {
-                    // SAFETY: `io` is valid until it is removed and was in no list.
-                    unsafe { parked.add(io) };
+        let mut seen = state.load(Acquire);
+        if !matches!(seen, SETUP | TEARING | TORN) {
+            pr_warn_once!("ulp_ddp: end of an I/O that is not set up\n");
+            return;
+        }
+        // Now, and not when the ULP asks: the device may be leaving, and the mappings with it.
+        // SAFETY: The driver says so for the first time.
+        unsafe { self.unmap(io) };
+        loop {
+            let result = match seen {
+                SETUP => {
+                    let mut parked = self.parked.lock();
+                    // State and list change together, see `teardown`.
+                    let result = state.cmpxchg(SETUP, PARKED, Full);
+                    if result.is_ok() {
+                        // SAFETY: `io` is valid until it is removed and was in no list.
+                        unsafe { parked.add(io) };
+                    }
+                    result
+                }
+                // If this succeeds, `teardown` does the rest, and `io` may be gone.
+                TEARING => state.cmpxchg(TEARING, EARLY, Full),
+                TORN => {
+                    state.store(IDLE, Relaxed);
+                    // SAFETY: The device is done with it, the ULP asked for it.
+                    unsafe { self.upcall(io) };
                     return;
                 }
-                // The ULP asked in between.
-                Err(TORN) => state.store(IDLE, Relaxed),
-                Err(_) => {
-                    pr_warn_once!("ulp_ddp: end of an I/O that is not set up\n");
+                _ => {
+                    pr_warn_once!("ulp_ddp: end of an I/O that was reported before\n");
                     return;
                 }
+            };
+            match result {
+                Ok(_) => return,
+                // The ULP asked in between, or the driver was told completely.
+                Err(newer) => seen = newer,
             }
         }
-        // SAFETY: The device is done with it, the ULP asked for it.
-        unsafe { self.upcall(io) };
     }
 
     /// The device asks about a PDU header. Any context.
@@ -872,6 +974,7 @@ pub(super) unsafe fn quiesce(dev: *mut bindings::net_device) {
     if !READY.load(Acquire) {
         return;
     }
+    let _noio = NoIo::new();
     loop {
         let flow = {
             let mut known = ALL_KNOWN.lock();

@@ -275,16 +275,20 @@ unsafe fn sync_feature(dev: *mut bindings::net_device, on: bool) -> bool {
     }
 }
 
-/// The feature flag is about to change with the features of `dev` to `features`.
+/// The feature flag is about to change with the features of `dev` to `features`. Stores what was
+/// active, for [`ulp_ddp_undo_features`].
 ///
 /// # Safety
 ///
-/// `dev` must be valid, RTNL and the lock of the device held.
+/// `dev` must be valid, RTNL and the lock of the device held; `was` valid for writes.
 #[export]
 unsafe extern "C" fn ulp_ddp_set_features(
     dev: *mut bindings::net_device,
     features: bindings::netdev_features_t,
+    was: *mut u64,
 ) -> c_int {
+    // SAFETY: As required.
+    unsafe { was.write(0) };
     from_result(|| {
         // SAFETY: As required.
         let Ok(ops) = (unsafe { dev_ops(dev) }) else {
@@ -292,12 +296,35 @@ unsafe extern "C" fn ulp_ddp_set_features(
         };
         // SAFETY: As required, with the device's operations.
         let old = unsafe { dev_caps(dev, ops) };
+        // SAFETY: As required.
+        unsafe { was.write(old.active.bits()) };
         if let Some(active) = old.with_feature(features & FEATURE != 0) {
             // SAFETY: As required.
             unsafe { set_caps(dev, ops, old, active, ptr::null_mut()) }?;
         }
         Ok(0)
     })
+}
+
+/// The features do not change after all: what was active is active again.
+///
+/// # Safety
+///
+/// `dev` must be valid, RTNL and the lock of the device held since [`ulp_ddp_set_features`], which
+/// stored `was`.
+#[export]
+unsafe extern "C" fn ulp_ddp_undo_features(dev: *mut bindings::net_device, was: u64) {
+    // SAFETY: As required.
+    let Ok(ops) = (unsafe { dev_ops(dev) }) else {
+        return;
+    };
+    // SAFETY: As required, with the device's operations.
+    let now = unsafe { dev_caps(dev, ops) };
+    if let Some(active) = now.back_to(Caps::from_bits(was)) {
+        // A driver that refuses to go back has said why.
+        // SAFETY: As required.
+        let _ = unsafe { set_caps(dev, ops, now, active, ptr::null_mut()) };
+    }
 }
 
 /// Runs a handler of the family.

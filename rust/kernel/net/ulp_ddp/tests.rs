@@ -51,6 +51,9 @@ use core::{
 
 const HW: u64 = Caps::ALL.bits();
 
+/// The command identifier of I/Os, the largest that the fake device can use.
+const CID: u16 = 7;
+
 /// What the fake device was asked, and what it has to answer.
 struct Fake {
     refuse: Atomic<i32>,
@@ -62,6 +65,10 @@ struct Fake {
     resynced: Atomic<u32>,
     /// An I/O that the device has.
     io: Atomic<*mut bindings::ulp_ddp_io>,
+    /// The device is done with an I/O as soon as it is asked.
+    quick: Atomic<bool>,
+    /// I/Os that the ULP unmapped.
+    unmapped: Atomic<u32>,
     /// Ends of I/Os that the ULP heard of.
     done: Atomic<u32>,
 }
@@ -75,6 +82,8 @@ static FAKE: Fake = Fake {
     torn: Atomic::new(0),
     resynced: Atomic::new(0),
     io: Atomic::new(ptr::null_mut()),
+    quick: Atomic::new(false),
+    unmapped: Atomic::new(0),
     done: Atomic::new(0),
 };
 
@@ -88,11 +97,18 @@ impl Fake {
             &self.deleted,
             &self.torn,
             &self.resynced,
+            &self.unmapped,
             &self.done,
         ] {
             counter.store(0, Relaxed);
         }
         self.io.store(ptr::null_mut(), Relaxed);
+        self.quick.store(false, Relaxed);
+    }
+
+    /// What the ULP unmapped, and what ended.
+    fn ended(&self) -> (u32, u32) {
+        (self.unmapped.load(Relaxed), self.done.load(Relaxed))
     }
 
     /// The device is done with its I/O.
@@ -149,10 +165,18 @@ unsafe extern "C" fn fake_setup(
 
 unsafe extern "C" fn fake_teardown(
     _dev: *mut bindings::net_device,
-    _sk: *mut bindings::sock,
-    _io: *mut bindings::ulp_ddp_io,
+    sk: *mut bindings::sock,
+    io: *mut bindings::ulp_ddp_io,
 ) {
     FAKE.torn.fetch_add(1, Relaxed);
+    if FAKE.quick.load(Relaxed) {
+        FAKE.finish(sk);
+        // It is still there.
+        // SAFETY: The driver may use the I/O until this returns.
+        let cid = unsafe { (*io).command_id };
+        let ended = FAKE.done.load(Relaxed) != 0 || cid != CID;
+        FAKE.torn.fetch_add(u32::from(ended), Relaxed);
+    }
 }
 
 unsafe extern "C" fn fake_resync(
@@ -190,6 +214,10 @@ unsafe extern "C" fn fake_get_stats(
 ) {
 }
 
+unsafe extern "C" fn ulp_unmap(_io: *mut bindings::ulp_ddp_io) {
+    FAKE.unmapped.fetch_add(1, Relaxed);
+}
+
 unsafe extern "C" fn ulp_done(_io: *mut bindings::ulp_ddp_io) {
     FAKE.done.fetch_add(1, Relaxed);
 }
@@ -207,6 +235,7 @@ static DEV_OPS: bindings::ulp_ddp_dev_ops = bindings::ulp_ddp_dev_ops {
 };
 
 static ULP_OPS: bindings::ulp_ddp_ulp_ops = bindings::ulp_ddp_ulp_ops {
+    ddp_unmap: Some(ulp_unmap),
     ddp_teardown_done: Some(ulp_done),
 };
 
@@ -309,6 +338,7 @@ impl Bench {
     fn add(&self) -> Result<Arc<Flow>> {
         let config = bindings::ulp_ddp_config {
             type_: bindings::ulp_ddp_type_ULP_DDP_NVME,
+            queue_size: u32::from(CID) + 1,
             ddgst: true,
             ..Default::default()
         };
@@ -523,7 +553,7 @@ fn bvec(page: &Page) -> bindings::bio_vec {
 fn io() -> bindings::ulp_ddp_io {
     bindings::ulp_ddp_io {
         len: 4096,
-        command_id: 7,
+        command_id: CID,
         ..Default::default()
     }
 }
@@ -607,6 +637,22 @@ mod suite {
     }
 
     #[test]
+    fn caps_go_back_to_what_they_were() {
+        let caps = |active| DevCaps {
+            hw: Caps::NVME_TCP,
+            active,
+        };
+        assert_eq!(
+            caps(Caps::NONE).back_to(Caps::NVME_TCP),
+            Some(Caps::NVME_TCP)
+        );
+        assert_eq!(caps(Caps::NVME_TCP).back_to(Caps::NONE), Some(Caps::NONE));
+        assert_eq!(caps(Caps::NVME_TCP).back_to(Caps::NVME_TCP), None);
+        // What the device does not have cannot have been on.
+        assert_eq!(caps(Caps::NVME_TCP).back_to(Caps::ALL), None);
+    }
+
+    #[test]
     fn refused_sockets_leave_nothing() -> Result {
         let bench = Bench::new()?;
         FAKE.refuse.store(ENOSPC.to_errno(), Relaxed);
@@ -666,9 +712,9 @@ mod suite {
         // SAFETY: It was set up.
         unsafe { flow.teardown(&mut io) };
         assert_eq!(FAKE.torn.load(Relaxed), 1);
-        assert_eq!(FAKE.done.load(Relaxed), 0);
+        assert_eq!(FAKE.ended(), (0, 0));
         FAKE.finish(bench.sk());
-        assert_eq!(FAKE.done.load(Relaxed), 1);
+        assert_eq!(FAKE.ended(), (1, 1));
 
         // A refused one never was, and can be tried again.
         FAKE.refuse.store(ENOSPC.to_errno(), Relaxed);
@@ -678,7 +724,46 @@ mod suite {
         // SAFETY: The I/O is idle.
         unsafe { flow.setup(&mut io) }?;
         bench.del();
-        assert_eq!(FAKE.done.load(Relaxed), 2);
+        assert_eq!(FAKE.ended(), (2, 2));
+        Ok(())
+    }
+
+    #[test]
+    fn an_io_outlives_the_call_that_ends_it() -> Result {
+        let bench = Bench::new()?;
+        let flow = bench.add()?;
+        FAKE.quick.store(true, Relaxed);
+        let mut io = io();
+        // SAFETY: The I/O lives until the end of the offload, here and below.
+        unsafe { flow.setup(&mut io) }?;
+        // SAFETY: It was set up.
+        unsafe { flow.teardown(&mut io) };
+        // The driver was called once, and saw the I/O before its end.
+        assert_eq!(FAKE.torn.load(Relaxed), 1);
+        assert_eq!(FAKE.ended(), (1, 1));
+        // SAFETY: It is idle.
+        unsafe { flow.setup(&mut io) }?;
+        // SAFETY: It was set up.
+        unsafe { flow.teardown(&mut io) };
+        assert_eq!(FAKE.ended(), (2, 2));
+        bench.del();
+        assert_eq!(FAKE.ended(), (2, 2));
+        Ok(())
+    }
+
+    #[test]
+    fn identifiers_are_within_the_queue() -> Result {
+        let bench = Bench::new()?;
+        let flow = bench.add()?;
+        let mut io = io();
+        io.command_id = CID + 1;
+        // SAFETY: The I/O lives until the end of the offload, here and below.
+        assert_eq!(unsafe { flow.setup(&mut io) }, Err(ERANGE));
+        io.command_id = CID;
+        // SAFETY: It is idle.
+        unsafe { flow.setup(&mut io) }?;
+        bench.del();
+        assert_eq!(FAKE.ended(), (1, 1));
         Ok(())
     }
 
@@ -691,10 +776,11 @@ mod suite {
         unsafe { flow.setup(&mut first) }?;
         bench.quiesce();
         assert_eq!(FAKE.deleted.load(Relaxed), 1);
-        // The device can go, the ULP did not hear of anything.
+        // The device can go: nothing is mapped for it, though the ULP's I/O has not ended.
         assert_eq!(bench.held(), 0);
-        assert_eq!(FAKE.done.load(Relaxed), 0);
+        assert_eq!(FAKE.ended(), (1, 0));
         assert!(bench.offloaded());
+        assert!(flow.if_active(|| ()).is_none());
         // SAFETY: As above.
         assert_eq!(unsafe { flow.setup(&mut second) }, Err(ENETDOWN));
         assert!(!flow.ddgst_active());
@@ -702,10 +788,10 @@ mod suite {
         // SAFETY: It was set up.
         unsafe { flow.teardown(&mut first) };
         assert_eq!(FAKE.torn.load(Relaxed), 0);
-        assert_eq!(FAKE.done.load(Relaxed), 1);
+        assert_eq!(FAKE.ended(), (1, 1));
         bench.del();
         assert_eq!(FAKE.deleted.load(Relaxed), 1);
-        assert_eq!(FAKE.done.load(Relaxed), 1);
+        assert_eq!(FAKE.ended(), (1, 1));
         Ok(())
     }
 
@@ -783,11 +869,34 @@ mod suite {
         let feature = 1 << bindings::NETIF_F_HW_ULP_DDP_BIT;
         for (features, asks) in [(0, 0), (feature, 1), (feature, 1), (0, 1), (feature, 2)] {
             // SAFETY: The device is valid, and nobody else knows it.
-            to_result(unsafe { bindings::ulp_ddp_set_features(dev, features) })?;
+            to_result(unsafe { bindings::ulp_ddp_set_features(dev, features, &mut 0u64) })?;
             assert_eq!(flow::generation().wrapping_sub(generation), asks);
         }
         bench.add()?;
         bench.del();
+        Ok(())
+    }
+
+    #[test]
+    fn a_refused_change_changes_nothing() -> Result {
+        let bench = Bench::new()?;
+        let dev = bench.dev.as_ptr();
+        let feature = 1 << bindings::NETIF_F_HW_ULP_DDP_BIT;
+        // The feature is switched from what the capabilities say.
+        for (before, features, between) in [
+            (Caps::NVME_TCP.bits(), 0, 0),
+            (Caps::NVME_TCP.bits(), feature, Caps::NVME_TCP.bits()),
+            (0, feature, HW),
+        ] {
+            FAKE.active.store(before, Relaxed);
+            let mut old = u64::MAX;
+            // SAFETY: The device is valid, and nobody else knows it, here and below.
+            to_result(unsafe { bindings::ulp_ddp_set_features(dev, features, &mut old) })?;
+            assert_eq!((FAKE.active.load(Relaxed), old), (between, before));
+            // SAFETY: As above.
+            unsafe { bindings::ulp_ddp_undo_features(dev, old) };
+            assert_eq!(FAKE.active.load(Relaxed), before);
+        }
         Ok(())
     }
 
@@ -801,12 +910,12 @@ mod suite {
             unsafe { flow.setup(io) }?;
             FAKE.finish(bench.sk());
         }
-        assert_eq!(FAKE.done.load(Relaxed), 0);
+        assert_eq!(FAKE.ended(), (3, 0));
         // SAFETY: It was set up. One from the middle of the list.
         unsafe { flow.teardown(&mut ios[1]) };
-        assert_eq!(FAKE.done.load(Relaxed), 1);
+        assert_eq!(FAKE.ended(), (3, 1));
         bench.del();
-        assert_eq!(FAKE.done.load(Relaxed), 3);
+        assert_eq!(FAKE.ended(), (3, 3));
         Ok(())
     }
 
@@ -1035,6 +1144,7 @@ mod traits {
                 Offload,
                 Segment,
                 Socket,
+                Table,
                 Ulp,
                 Upcalls, //
             }, //
@@ -1071,7 +1181,7 @@ mod traits {
         type Data = NicData;
         type TxQueue = ();
 
-        const ULP_DDP_OPS: Option<&'static bindings::ulp_ddp_dev_ops> = Some(ops::<Self>());
+        const ULP_DDP_OPS: Option<Table<Self>> = Some(ops::<Self>());
 
         fn open(_dev: &netdev::Device<Self>) -> Result {
             Ok(())
@@ -1162,10 +1272,15 @@ mod traits {
 
     struct Protocol;
 
-    /// The sum of the command identifiers of what ended.
+    /// The sums of the command identifiers of what was unmapped, and of what ended.
+    static UNMAPPED: Atomic<u32> = Atomic::new(0);
     static ENDED: Atomic<u32> = Atomic::new(0);
 
     impl Ulp for Protocol {
+        fn unmap(io: Io) {
+            UNMAPPED.add(io.command_id().into(), Relaxed);
+        }
+
         fn teardown_done(io: Io) {
             ENDED.add(io.command_id().into(), Relaxed);
         }
@@ -1173,6 +1288,7 @@ mod traits {
 
     #[test]
     fn they_meet_at_the_layer() -> Result {
+        UNMAPPED.store(0, Relaxed);
         ENDED.store(0, Relaxed);
         let faux = faux::Registration::new(c"rust_ulp_ddp_kunit", None)?;
         let config = netdev::Config {
@@ -1270,8 +1386,8 @@ mod traits {
 
         offload.setup(second)?;
         super::super::quiesce(&dev);
-        assert!(offload.has_ended());
-        assert_eq!(ENDED.load(Relaxed), 1);
+        assert!(offload.has_ended() && offload.if_active(|| ()).is_none());
+        assert_eq!((UNMAPPED.load(Relaxed), ENDED.load(Relaxed)), (3, 1));
         offload.del();
         assert_eq!(ENDED.load(Relaxed), 3);
         assert_eq!(add(&config).err(), Some(ENETDOWN));

@@ -24,6 +24,15 @@ use core::{
 
 /// An upper layer protocol.
 pub trait Ulp {
+    /// The device is done with the memory of `io`, one that this ULP passed to [`Offload::setup`]
+    /// before: its DMA mappings end here, however long the ULP keeps `io`, because the device may
+    /// be about to go.
+    ///
+    /// Called once for each successful setup, before [`Ulp::teardown_done`] and not later than the
+    /// driver's `sk_del`, perhaps while [`Offload::setup`] or [`Offload::teardown`] of it runs. Any
+    /// context.
+    fn unmap(io: Io);
+
     /// Neither the device nor the layer use `io` any more, one that this ULP passed to
     /// [`Offload::setup`] before.
     ///
@@ -50,8 +59,19 @@ unsafe impl<U: Ulp> Sync for Offload<U> {}
 
 impl<U: Ulp> Offload<U> {
     const OPS: &'static bindings::ulp_ddp_ulp_ops = &bindings::ulp_ddp_ulp_ops {
+        ddp_unmap: Some(Self::unmap),
         ddp_teardown_done: Some(Self::teardown_done),
     };
+
+    /// # Safety
+    ///
+    /// `io` must be one that this ULP had set up.
+    unsafe extern "C" fn unmap(io: *mut bindings::ulp_ddp_io) {
+        if let Some(io) = NonNull::new(io) {
+            // SAFETY: The ULP passed it as an `Io`.
+            U::unmap(unsafe { Io::from_raw(io) });
+        }
+    }
 
     /// # Safety
     ///
@@ -133,9 +153,18 @@ impl<U: Ulp> Offload<U> {
 
     /// The device that the segments of an [`Io`] have to be mapped for, null if it does no DMA.
     ///
-    /// The pointer is valid as long as this object.
+    /// The pointer is valid as long as this object, but the device may have gone: memory can be
+    /// mapped for it in [`Offload::if_active`] only.
     pub fn dma_device(&self) -> *mut bindings::device {
         self.flow.dma_device()
+    }
+
+    /// Runs `f`, which must not sleep, unless the device gave the offload up. Any context.
+    ///
+    /// The device does not go away meanwhile. So this is the place to map an I/O for it and to call
+    /// [`Offload::setup`]; if that fails, also to undo the mapping.
+    pub fn if_active<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
+        self.flow.if_active(f)
     }
 
     /// Gives the buffer of `io` to the device. Does not sleep.
@@ -144,7 +173,8 @@ impl<U: Ulp> Offload<U> {
     ///
     /// Any error means that this I/O is received the ordinary way: `ENETDOWN` if the device went
     /// down, `EOPNOTSUPP` if the offload was switched off, `E2BIG` if there are more segments than
-    /// the device's limit, or what the driver answers.
+    /// the device's limit, `ERANGE` if it cannot use the command identifier, or what the driver
+    /// answers.
     pub fn setup(&self, io: Io) -> Result {
         // SAFETY: By the invariant of `Io` it stays valid.
         unsafe { self.flow.setup(io.as_raw()) }

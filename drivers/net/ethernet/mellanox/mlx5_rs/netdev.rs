@@ -3,7 +3,6 @@
 //! The network device.
 
 use kernel::{
-    bindings,
     cpu::{
         nr_cpu_ids,
         CpuId, //
@@ -574,7 +573,7 @@ impl netdev::Driver for Mlx5Netdev {
 
     const ETHTOOL_OPS: Option<ethtool::Table<Self>> = Some(ethtool::Table::new());
 
-    const ULP_DDP_OPS: Option<&'static bindings::ulp_ddp_dev_ops> = Some(ulp_ddp::ops::<Self>());
+    const ULP_DDP_OPS: Option<ulp_ddp::Table<Self>> = Some(ulp_ddp::ops::<Self>());
 
     fn open(dev: &netdev::Device<Self>) -> Result {
         let data = dev.data();

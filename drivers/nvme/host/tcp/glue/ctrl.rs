@@ -408,9 +408,21 @@ impl Ctrl {
         self.state() == bindings::nvme_ctrl_state_NVME_CTRL_LIVE
     }
 
+    pub(super) fn is_resetting(&self) -> bool {
+        self.state() == bindings::nvme_ctrl_state_NVME_CTRL_RESETTING
+    }
+
     fn change_state(&self, state: bindings::nvme_ctrl_state) -> bool {
         // SAFETY: The controller is valid.
         unsafe { bindings::nvme_change_ctrl_state(self.nvme(), state) }
+    }
+
+    /// On a new connection nobody has asked for an asynchronous event. For whoever starts the admin
+    /// queue.
+    pub(super) fn forget_async_event(&self) {
+        // SAFETY: The request is always there. It is not used: the admin queue is stopped, and
+        // nvme-core, which submits it again, does so when the controller is live.
+        unsafe { (*self.async_req.get()).set_owner(Owner::Block) };
     }
 
     /// An asynchronous event came. For the `io_work` of the admin queue.
@@ -689,6 +701,8 @@ impl Ctrl {
         admin.dismiss();
         // SAFETY: The controller is live.
         unsafe { bindings::nvme_start_ctrl(nvme) };
+        // A connection that broke before could not start error recovery; now it can.
+        self.queues.iter().for_each(|queue| queue.kick());
         Ok(())
     }
 
@@ -816,8 +830,12 @@ impl Ctrl {
         // SAFETY: As above.
         unsafe { bindings::nvme_unquiesce_io_queues(nvme) };
         self.teardown_admin(false);
-        // SAFETY: As above.
-        unsafe { bindings::nvme_unquiesce_admin_queue(nvme) };
+        // SAFETY: As above. Authentication waits for the admin queue, which can fail its commands
+        // now.
+        unsafe {
+            bindings::nvme_unquiesce_admin_queue(nvme);
+            bindings::nvme_tcp_shim_auth_stop(nvme);
+        }
         if self.change_state(bindings::nvme_ctrl_state_NVME_CTRL_CONNECTING) {
             self.reconnect_or_remove(0);
         }

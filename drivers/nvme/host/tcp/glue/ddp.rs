@@ -3,8 +3,9 @@
 //! Direct data placement: the NIC writes the data of a read into the pages of its request.
 //!
 //! A request is set up by `io_work` before its command is sent, and torn down by it when the
-//! response is there. The block layer gets it back when the device is done with it, in
-//! [`Nvme::teardown_done`]. A queue that is stopped ends its offload, which ends all set-ups.
+//! response is there. Its data is unmapped when the device is done with it, in [`Nvme::unmap`], and
+//! the block layer gets it back after that, in [`Nvme::teardown_done`]. A queue that is stopped
+//! ends its offload, which ends all set-ups.
 
 use core::{
     mem::MaybeUninit,
@@ -96,6 +97,11 @@ impl Ddp {
 
     /// Gives the data of a read to the device. On an error the read is an ordinary one.
     ///
+    /// # Errors
+    ///
+    /// - `EINVAL` if the data is not `len` bytes, or socket buffers cannot refer to it.
+    /// - `ENETDOWN` if the offload has ended, `ENOMEM`, and what else mapping and the device have.
+    ///
     /// # Safety
     ///
     /// `self` must be the one of the request `rq`, which belongs to the caller, `cursor` be at the
@@ -112,6 +118,7 @@ impl Ddp {
         self.pages.clear();
         self.segments.clear();
         let mut cursor = cursor;
+        let mut total = 0u32;
         loop {
             let piece = cursor.current();
             if piece.bv_len == 0 {
@@ -127,9 +134,34 @@ impl Ddp {
                 return Err(EINVAL);
             }
             self.pages.push(piece, GFP_NOWAIT | __GFP_NOWARN)?;
+            total = total.checked_add(piece.bv_len).ok_or(EINVAL)?;
             cursor.advance(piece.bv_len);
         }
+        if total != len {
+            return Err(EINVAL);
+        }
 
+        offload
+            .if_active(|| {
+                // SAFETY: By the safety requirements, and `pages` has the data.
+                unsafe { self.map_and_set_up(offload, limits, rq, cid, len) }
+            })
+            .unwrap_or(Err(ENETDOWN))
+    }
+
+    /// What [`Ddp::set_up`] does while the device cannot go away.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Ddp::set_up`], to be called in [`Offload::if_active`]. `pages` must have the data.
+    unsafe fn map_and_set_up(
+        &mut self,
+        offload: &Offload,
+        limits: Limits,
+        rq: *mut bindings::request,
+        cid: u16,
+        len: u32,
+    ) -> Result {
         self.dma_device = offload.dma_device();
         // SAFETY: By the safety requirements. The device is valid as long as the offload.
         unsafe { self.map(rq, limits.max_segments) }?;
@@ -152,7 +184,7 @@ impl Ddp {
         offload.setup(io).inspect_err(|_| {
             self.state.store(NONE, Release);
             // SAFETY: It was mapped above, and the device did not take it.
-            unsafe { self.unmap(rq) };
+            unsafe { Self::unmap(self, rq) };
         })
     }
 
@@ -169,7 +201,7 @@ impl Ddp {
         status: u16,
         result: u64,
     ) -> bool {
-        // No reference to all of it is made, as `teardown_done()` may run in between.
+        // No reference to all of it is made, as `Nvme`'s functions may run at the same time.
         // SAFETY: By the safety requirements, and as in `set_up()`.
         unsafe {
             let Some(offload) = offload else { return false };
@@ -246,7 +278,7 @@ impl Ddp {
                 result = Err(EIO);
             }
             if result.is_err() {
-                self.unmap(rq);
+                Self::unmap(self, rq);
             }
             result
         }
@@ -256,19 +288,23 @@ impl Ddp {
     ///
     /// # Safety
     ///
-    /// What `segments` says must be mapped, and not be used by the device.
-    unsafe fn unmap(&mut self, rq: *mut bindings::request) {
-        if self.segments.is_empty() {
-            return;
-        }
-        let dev = self.dma_device;
+    /// `this` must be valid. What its `segments` says must be mapped, and not be used by the
+    /// device. Nobody else may use these and what belongs to the mappings.
+    unsafe fn unmap(this: *mut Self, rq: *mut bindings::request) {
+        // `tear_down()` may run at the same time, so no reference to all of it is made.
         // SAFETY: By the safety requirements; this is how the header of the mapping functions wants
         // it.
         unsafe {
-            if bindings::nvme_tcp_shim_dma_unmap(rq, dev, self.iova.as_mut_ptr(), self.mapped) {
+            let segments = &(*this).segments;
+            if segments.is_empty() {
                 return;
             }
-            for segment in &self.segments {
+            let dev = (*this).dma_device;
+            let iova = (&raw mut (*this).iova).cast();
+            if bindings::nvme_tcp_shim_dma_unmap(rq, dev, iova, (*this).mapped) {
+                return;
+            }
+            for segment in segments {
                 bindings::dma_unmap_phys(
                     dev,
                     segment.addr(),
@@ -285,12 +321,21 @@ impl Ddp {
 pub(super) struct Nvme;
 
 impl Ulp for Nvme {
+    fn unmap(io: Io) {
+        // SAFETY: All I/Os that this ULP sets up are in a `Ddp` in a request. It was mapped before,
+        // and until `teardown_done()` only this uses the mappings.
+        unsafe {
+            let ddp: *mut Ddp = kernel::container_of!(io.as_raw(), Ddp, io);
+            let req: *mut Request = kernel::container_of!(ddp, Request, ddp);
+            Ddp::unmap(ddp, (*req).rq);
+        }
+    }
+
     fn teardown_done(io: Io) {
         // SAFETY: All I/Os that this ULP sets up are in a `Ddp` in a request.
         unsafe {
             let ddp: *mut Ddp = kernel::container_of!(io.as_raw(), Ddp, io);
             let req: *mut Request = kernel::container_of!(ddp, Request, ddp);
-            (*ddp).unmap((*req).rq());
             let (status, result) = ((*ddp).status, (*ddp).result);
             // In the other case the queue was stopped and the request is going to be cancelled.
             if (*ddp).state.xchg(NONE, Full) == ENDING {

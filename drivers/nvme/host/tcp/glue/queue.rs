@@ -175,8 +175,7 @@ enum Health {
     Good,
     /// It broke; error recovery was started and ends all requests.
     Recovering,
-    /// It broke while the controller comes up or goes down: somebody waits for answers that cannot
-    /// come any more.
+    /// It broke while the controller comes up or goes down, see [`Queue::lost`].
     Lost,
 }
 
@@ -398,6 +397,9 @@ impl Queue {
             unsafe { *self.io.get() = Io::new(&link.params) };
             self.stack.store(ptr::null_mut(), Relaxed);
             self.closed.store(false, Relaxed);
+            if self.qid == 0 {
+                ctrl.forget_async_event();
+            }
             self.cpu.store(ctrl.io_cpu(self.qid), Relaxed);
             // SAFETY: `stop()` drops the listener before the queue or the socket go, and there is
             // only one because the queue was not running.
@@ -427,8 +429,7 @@ impl Queue {
         if self.qid > 0 && ctrl.ddp_limits().is_some() {
             // The answer to the connect command was read, and there is no other command yet. So
             // this is a PDU boundary; if it is not, `io_work` asks at the next one.
-            // SAFETY: The queue is running, so `io_work` is enabled. It is again after this, and
-            // kicked because what came meanwhile did not.
+            // SAFETY: The queue is running, so `io_work` is enabled. It is again after this.
             unsafe {
                 bindings::disable_work_sync(self.io_work.get());
                 let io = &mut *self.io.get();
@@ -438,9 +439,11 @@ impl Queue {
                 }
                 bindings::enable_work(self.io_work.get());
             }
-            self.kick();
         }
         self.live.store(true, Release);
+        // What came while `io_work` was disabled did not make it run; and if the connection broke
+        // after the answer, it takes `live` back.
+        self.kick();
         Ok(())
     }
 
@@ -507,16 +510,29 @@ impl Queue {
         // Before the connection ends, lest that looks like an error.
         // SAFETY: `start()` enabled it. Submitters may try to queue it later, in vain.
         unsafe { bindings::disable_work_sync(self.io_work.get()) };
-        if let Some(link) = self.link() {
-            link.socket.shutdown();
-        }
-        // All requests that were given to the NIC are ours again after this.
         // SAFETY: `io_work` is disabled.
+        unsafe { self.end_offload() };
+        if let Some(link) = self.link() {
+            link.socket.abort();
+        }
+    }
+
+    /// Ends the offload: all requests that were given to the NIC are ours again after this. Process
+    /// context.
+    ///
+    /// # Safety
+    ///
+    /// Only to be called by `io_work`, or while that is disabled.
+    unsafe fn end_offload(&self) {
+        // Requests may wait for this queue, so memory must not come from writing to its device.
+        let _noio = NoIo::new();
+        // SAFETY: By the safety requirements nobody else uses the offload.
         drop(unsafe { (*self.offload.get()).take() });
     }
 
-    /// Waits, for a short while, until the NIC has nothing more to send from this stopped queue: its
-    /// requests may be given back after that, and their pages used for something else.
+    /// Waits, for a short while, until the NIC has nothing more to send from this queue, whose
+    /// connection was aborted: its requests may be given back after that, and their pages used for
+    /// something else.
     pub(super) fn drain(&self) {
         if !self.allocated.load(Acquire) {
             return;
@@ -800,6 +816,16 @@ impl Queue {
                 let req = self.find(cid)?;
                 // SAFETY: It belongs to `io_work`.
                 let target = unsafe { &mut *req };
+                // Nobody asked for it yet. The data must be as it was submitted until the command
+                // is sent: it may be given to the NIC.
+                if !target.tx.is_idle() {
+                    dev_err!(
+                        self.ctrl().dev(),
+                        "queue {}: data for a command that is being sent\n",
+                        self.qid
+                    );
+                    return Err(EPROTO);
+                }
                 target.rx.start(offset, len).map_err(|e| {
                     dev_err!(
                         self.ctrl().dev(),
@@ -947,7 +973,7 @@ impl Queue {
                 Health::Good => {}
                 Health::Recovering => return false,
                 Health::Lost => {
-                    self.abandon(io, link);
+                    self.lost(io, link);
                     return false;
                 }
             }
@@ -1005,10 +1031,34 @@ impl Queue {
         };
     }
 
+    /// Deals with a connection that broke while the controller was not live, and with what was
+    /// submitted to it since. Who ends the requests depends on the state of the controller:
+    ///
+    /// - Live by now: error recovery, which starts here. `Ctrl::setup()` kicks the queues for this.
+    /// - Resetting: whoever resets it, nothing waits for an I/O request before that. But the reset
+    ///   may wait for answers of the admin queue, which cannot come any more.
+    /// - Others, that is connecting and deleting: somebody waits for them, so they end here.
+    fn lost(&self, io: &mut Io, link: &Link) {
+        let ctrl = self.ctrl();
+        if ctrl.error_recovery() {
+            dev_err!(ctrl.dev(), "queue {}: connection was lost\n", self.qid);
+            io.health = Health::Recovering;
+            return;
+        }
+        // What comes now waits, or fails, as the state of the controller wants it. If it was
+        // accepted and failed here, it would use up all its retries at once.
+        self.live.store(false, Release);
+        if self.qid == 0 || !ctrl.is_resetting() {
+            self.abandon(io, link);
+        }
+    }
+
     /// Fails what is under way.
     fn abandon(&self, io: &mut Io, link: &Link) {
+        // SAFETY: We are `io_work`.
+        unsafe { self.end_offload() };
         // The peer must not get what the pages of a request hold after it has ended.
-        link.socket.shutdown();
+        link.socket.abort();
         self.drain();
         self.accept(io);
         io.first = ptr::null_mut();

@@ -61,7 +61,7 @@ pub(super) struct Request {
     /// nvme-core wants it first.
     nvme: bindings::nvme_request,
     /// NULL in the one that is for asynchronous events; the others are behind a request.
-    rq: *mut bindings::request,
+    pub(super) rq: *mut bindings::request,
     pub(super) queue: *const Queue,
     owner: Atomic<u32>,
     /// Link of the stack, then of the list of what is to be sent.
