@@ -25,7 +25,8 @@ use kernel::{
         napi::{
             Budget,
             Napi,
-            Poll, //
+            Poll,
+            TxBudget, //
         },
         netdev::{
             self,
@@ -42,14 +43,14 @@ use kernel::{
             TxSkb, //
         }, //
     },
-    new_spinlock,
+    new_spinlock_irq,
     prelude::*,
     sync::{
         atomic::{
             Atomic,
             Relaxed, //
         },
-        SpinLock, //
+        SpinLockIrq, //
     },
     Module, //
 };
@@ -103,8 +104,9 @@ impl Ring {
 /// What one NAPI context polls.
 #[pin_data]
 struct Queue {
+    /// Netconsole may send in the hard interrupt that comes while another has the lock.
     #[pin]
-    ring: SpinLock<Ring>,
+    ring: SpinLockIrq<Ring>,
     packets: Atomic<u64>,
     bytes: Atomic<u64>,
     dropped: Atomic<u64>,
@@ -114,7 +116,7 @@ struct Queue {
 impl Queue {
     fn new() -> impl PinInit<Self> {
         pin_init!(Self {
-            ring <- new_spinlock!(Ring::default()),
+            ring <- new_spinlock_irq!(Ring::default()),
             packets: Atomic::new(0),
             bytes: Atomic::new(0),
             dropped: Atomic::new(0),
@@ -186,6 +188,10 @@ impl Poll for Queue {
         work
     }
 
+    fn poll_tx(&self, _state: &mut (), _budget: &TxBudget<'_>) {
+        // A packet is complete when it has been received again, which is not possible here.
+    }
+
     fn prepare_rearm(&self, _state: &mut ()) {}
 
     fn rearm(&self, _rearm: ()) {
@@ -221,7 +227,11 @@ impl Driver for Mirror {
         dev.tx_disable();
         dev.carrier_off();
         dev.data().napi.disable();
-        while let Some(skb) = dev.data().napi.ring.lock().pop() {
+        loop {
+            // The lock is not held any more when the packet is dropped.
+            let Some(skb) = dev.data().napi.ring.lock().pop() else {
+                break;
+            };
             drop(skb);
         }
         if let Some(txq) = dev.tx_queue(0) {
@@ -304,13 +314,14 @@ impl Module for SampleModule {
             max_mtu: 9000,
             ..netdev::Config::default()
         };
+        let data = |dev: &NetDevice| {
+            // SAFETY: The context is part of the data of the device, which is dropped before that
+            // is freed. It is never linked with a queue.
+            let napi = unsafe { Napi::new(dev, 0, (), Queue::new()) };
+            try_pin_init!(Data { napi <- napi }? Error)
+        };
         // SAFETY: The registration is dropped together with the module.
-        let net = unsafe {
-            netdev::Registration::<Mirror>::new(parent, &config, |dev: &NetDevice| {
-                let napi = Napi::new(dev, 0, (), Queue::new());
-                try_pin_init!(Data { napi <- napi }? Error)
-            })
-        }?;
+        let net = unsafe { netdev::Registration::<Mirror>::new(parent, &config, data) }?;
         dev_info!(net.device(), "mirrors IPv4 packets\n");
         Ok(Self {
             _net: net,

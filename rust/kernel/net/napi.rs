@@ -6,8 +6,12 @@
 //! softirq context (or in a thread, or from a busy-polling task, with bottom halves off in any
 //! case) until the function reports less work than its budget.
 //!
-//! What only the poll function touches, such as the receive ring, lives in [`Poll::State`]. The
-//! core runs one poll of a context at a time, so the state needs no lock.
+//! Netpoll, which netconsole sends by, calls [`Poll::poll_tx`] instead: with interrupts off, and
+//! possibly in a hard interrupt. What a driver may do is told by the argument of these functions:
+//! [`Budget`] proves that packets can be received, [`TxBudget`] does not.
+//!
+//! What only these two touch, such as the receive ring, lives in [`Poll::State`]. The core runs one
+//! of them at a time for a context, so the state needs no lock.
 //!
 //! C header: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h)
 
@@ -31,22 +35,24 @@ use core::{
     ptr, //
 };
 
-/// Proof of running in the poll function of a NAPI context, and how much it may do.
+/// Proof of running in the poll function of a NAPI context, or in netpoll in its place: only
+/// transmit completions may be handled.
 ///
 /// It cannot leave the poll function. Functions that may only be called in this context take it as
-/// an argument.
-pub struct Budget<'a> {
+/// an argument; where a [`Budget`] is at hand, a reference to that will do.
+///
+/// # Invariants
+///
+/// `napi` is a context that is being polled, with a budget of `limit`.
+pub struct TxBudget<'a> {
     napi: *mut bindings::napi_struct,
     limit: usize,
-    /// Packets were redirected that wait for the end of the poll function.
-    redirected: Cell<bool>,
     _not_send: PhantomData<(&'a (), *mut ())>,
 }
 
-impl Budget<'_> {
-    /// Returns the number of packets that may be received in this call.
-    ///
-    /// It is 0 for netpoll: then only transmit completions may be handled.
+impl TxBudget<'_> {
+    /// Returns the number of packets that may be received in this call: 0 for netpoll, and more
+    /// than that in [`Poll::poll`].
     #[inline]
     pub fn limit(&self) -> usize {
         self.limit
@@ -58,38 +64,76 @@ impl Budget<'_> {
         self.napi
     }
 
+    /// Returns the device that the context belongs to.
+    #[inline]
+    pub fn dev(&self) -> &NetDevice {
+        // SAFETY: The context is being polled by the type invariant, so its device exists.
+        unsafe { NetDevice::from_raw((*self.napi).dev) }
+    }
+}
+
+/// Proof of running in the poll function of a NAPI context, where packets can be received, and how
+/// much it may do.
+///
+/// It cannot leave the poll function. Functions that may only be called in this context take it as
+/// an argument. It dereferences to what transmit completions need.
+///
+/// # Invariants
+///
+/// The core called the poll function, with bottom halves off and a budget of more than 0.
+pub struct Budget<'a> {
+    tx: TxBudget<'a>,
+    /// Packets were redirected that wait for the end of the poll function.
+    redirected: Cell<bool>,
+}
+
+impl Budget<'_> {
     /// Has packets that were redirected go on their way when the poll function has returned.
     #[cfg(CONFIG_PAGE_POOL)]
     #[inline]
     pub(super) fn flush_redirected(&self) {
         self.redirected.set(true);
     }
+}
 
-    /// Returns the device that the context belongs to.
+impl<'a> Deref for Budget<'a> {
+    type Target = TxBudget<'a>;
+
     #[inline]
-    pub fn dev(&self) -> &NetDevice {
-        // SAFETY: The context is being polled, so its device exists.
-        unsafe { NetDevice::from_raw((*self.napi).dev) }
+    fn deref(&self) -> &TxBudget<'a> {
+        &self.tx
     }
 }
 
 /// The work of a NAPI context.
 pub trait Poll: Send + Sync + 'static {
-    /// What only the poll function uses. See [`Napi::with_state`] for set-up and tear-down.
+    /// What only [`Self::poll`] and the like use. See [`Napi::with_state`] for set-up and
+    /// tear-down.
     type State: Send;
 
     /// What is needed to turn the event source on again, such as the consumer index up to which
     /// events were handled.
     type Rearm;
 
-    /// Handles events, and receives at most [`Budget::limit`] packets.
+    /// Handles events, and receives at most [`TxBudget::limit`] packets, which is more than 0.
     ///
     /// Returns the number of packets received. If it is the limit, the function is called again;
     /// return the limit as well if transmit completions are left over. Otherwise the context is
     /// done for now, and [`Self::prepare_rearm`] and [`Self::rearm`] follow.
     ///
-    /// Softirq context or equivalent, bottom halves off.
+    /// Softirq context or equivalent, bottom halves off. A hard interrupt can come in between in
+    /// which netpoll transmits on the same device, or polls another context of it: what is shared
+    /// with that needs a lock with interrupts off, such as a
+    /// [`SpinLockIrq`](crate::sync::SpinLockIrq).
     fn poll(&self, state: &mut Self::State, budget: &Budget<'_>) -> usize;
+
+    /// Handles transmit completions only: netpoll, possibly in hard interrupts with interrupts off;
+    /// nothing may be received.
+    ///
+    /// Netpoll wants room to send in. It need not find all of it: [`Self::poll`] sees what is left
+    /// over, as the event source stays as it is. Neither [`Self::prepare_rearm`] nor
+    /// [`Self::rearm`] follow.
+    fn poll_tx(&self, state: &mut Self::State, budget: &TxBudget<'_>);
 
     /// Takes note of what [`Self::rearm`] needs, before the context is marked as done. In this
     /// moment no further event has been handled since [`Self::poll`].
@@ -109,7 +153,7 @@ pub trait Poll: Send + Sync + 'static {
 ///
 /// # Invariants
 ///
-/// - `napi` was added to a `net_device`.
+/// - `napi` was added to a `net_device`, which is not freed before this is dropped.
 /// - `control` tells whether `napi` is enabled. The state is only accessed by the poll function, or
 ///   while `control` is locked and `napi` is not enabled.
 /// - No queue refers to `napi` but the one that `control` names.
@@ -148,12 +192,17 @@ impl<P: Poll> Napi<P> {
     /// Process context, may sleep. The lock of the device instance may not be held. Devices of
     /// [`netdev::Registration`](super::netdev::Registration) do not hold it in callbacks.
     ///
-    /// The context has to be dropped before the device is freed: keep it in the data of the device.
-    ///
     /// # Errors
     ///
     /// [`EINVAL`] if the device has fewer queues than that.
-    pub fn new<E>(
+    ///
+    /// # Safety
+    ///
+    /// - The initialiser is run, and what it made is dropped, before `dev` is freed: keep the
+    ///   context in the data of the device.
+    /// - If the context is linked with a queue when it is dropped, see [`Self::set_queue`], that is
+    ///   done under RTNL.
+    pub unsafe fn new<E>(
         dev: &NetDevice,
         index: u16,
         state: P::State,
@@ -176,11 +225,12 @@ impl<P: Poll> Napi<P> {
                     return Err(EINVAL);
                 }
             },
-            // INVARIANT: It is added, and disabled.
+            // INVARIANT: It is added, and disabled. The device stays by the safety requirements.
             napi <- Opaque::ffi_init(|slot: *mut bindings::napi_struct| {
                 // SAFETY: The slot is valid for writes, zero is a valid start as in a zeroed
-                // allocation, the device is valid and has room for a context of this number, and
-                // the callback is the one for this type, in which all other fields are initialised.
+                // allocation, the device is not freed yet by the safety requirements and has room
+                // for a context of this number, and the callback is the one for this type, in which
+                // all other fields are initialised.
                 unsafe {
                     slot.write_bytes(0, 1);
                     bindings::netif_napi_add_config(
@@ -257,7 +307,8 @@ impl<P: Poll> Napi<P> {
     }
 
     /// Tells the core which receive and transmit queue the context serves, for user space to see.
-    /// `None` should follow before the context is dropped, or that is done under RTNL as well. RTNL.
+    /// `None` has to follow before the context is dropped, or that is done under RTNL as well, see
+    /// [`Self::new`]. RTNL.
     pub fn set_queue(&self, queue: Option<u16>) {
         let mut control = self.control.lock();
         if let Some(old) = control.queue.take() {
@@ -314,10 +365,10 @@ impl<P: Poll> Napi<P> {
         // SAFETY: By the safety requirements. The `Napi` is not dropped before polling has ended.
         let this = unsafe { &*container_of!(opaque, Self, napi) };
         let limit = usize::try_from(budget).unwrap_or(0);
-        let budget_token = Budget {
+        // INVARIANT: This is the poll function of `napi`.
+        let tx = TxBudget {
             napi,
             limit,
-            redirected: Cell::new(false),
             _not_send: PhantomData,
         };
 
@@ -326,9 +377,22 @@ impl<P: Poll> Napi<P> {
         {
             // SAFETY: The core polls a context on one CPU at a time, until `napi_complete_done()`,
             // and only while it is enabled, so by the type invariant nobody else has a reference.
+            // Netpoll is no exception: it leaves out contexts that are being polled, by this CPU or
+            // another one, or that are disabled.
             let state = unsafe { &mut *this.state.get() };
-            work = this.poll.poll(state, &budget_token).min(limit);
-            if budget_token.redirected.get() {
+            if limit == 0 {
+                // The context need not be scheduled, so it cannot be done. If it is, it gets its
+                // turn, and the event source is turned on again then.
+                this.poll.poll_tx(state, &tx);
+                return 0;
+            }
+            // INVARIANT: Only netpoll calls without a budget.
+            let token = Budget {
+                tx,
+                redirected: Cell::new(false),
+            };
+            work = this.poll.poll(state, &token).min(limit);
+            if token.redirected.get() {
                 // SAFETY: This is the poll function in which they were redirected.
                 unsafe { bindings::xdp_do_flush() };
             }
@@ -365,8 +429,8 @@ impl<P: Poll> PinnedDrop for Napi<P> {
         // disabled. What belongs to the state and refers to the context, such as a page pool, ends
         // that here; whoever has read the reference is done when the context was deleted.
         unsafe { ManuallyDrop::drop(&mut self.as_mut().get_unchecked_mut().state) };
-        // SAFETY: The context is added and disabled by the type invariant; nobody polls it, and no
-        // queue refers to it.
+        // SAFETY: The context is added and disabled, and its device still exists, by the type
+        // invariant; nobody polls it, and no queue refers to it.
         unsafe { bindings::netif_napi_del(self.napi.get()) };
     }
 }
@@ -398,7 +462,8 @@ mod tests {
     #[test]
     fn polls_while_enabled() -> Result {
         with_netdev(&Config::default(), |parent, dev| {
-            let napi = testing::napi(parent, dev, budget_is_as_promised)?;
+            // SAFETY: It is dropped here, and not linked with a queue.
+            let napi = unsafe { testing::napi(parent, dev, budget_is_as_promised) }?;
             // Nothing happens.
             napi.kick();
             napi.disable();
@@ -419,7 +484,8 @@ mod tests {
     fn contexts_have_a_queue() -> Result {
         with_netdev(&Config::default(), |parent, dev| {
             assert_eq!(dev.num_queues(), 1);
-            let napi = testing::napi(parent, dev, budget_is_as_promised)?;
+            // SAFETY: It is dropped here, under RTNL.
+            let napi = unsafe { testing::napi(parent, dev, budget_is_as_promised) }?;
             // SAFETY: The device has one receive queue.
             let linked = || unsafe { (*(*dev.as_raw())._rx).napi };
             let rtnl = Rtnl::lock();
@@ -441,8 +507,23 @@ mod tests {
     fn there_are_as_many_as_queues() -> Result {
         with_netdev(&Config::default(), |parent, dev| {
             let state = testing::state(parent, dev, budget_is_as_promised)?;
-            let napi = Napi::new(dev, 1, state, testing::once());
+            // SAFETY: The initialiser is run here, and does not succeed.
+            let napi = unsafe { Napi::new(dev, 1, state, testing::once()) };
             assert_eq!(KBox::pin_init(napi, GFP_KERNEL).err(), Some(EINVAL));
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn netpoll_gets_completions_only() -> Result {
+        with_netdev(&Config::default(), |parent, dev| {
+            // SAFETY: It is dropped here, and not linked with a queue.
+            let napi = unsafe { testing::napi(parent, dev, budget_is_as_promised) }?;
+            // SAFETY: As netpoll calls it; nobody else uses the state of a disabled context.
+            let work = unsafe { Napi::<testing::Once>::poll_callback(napi.as_raw(), 0) };
+            assert_eq!(work, 0);
+            let seen = napi.with_state(|_, state| (state.result, state.tx_limit))?;
+            assert_eq!(seen, (None, Some(0)));
             Ok(())
         })
     }

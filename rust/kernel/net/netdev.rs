@@ -12,8 +12,11 @@
 //! The documentation of each callback says in which context it runs:
 //!
 //! - *RTNL*: process context, `rtnl_lock()` held. One such callback at a time.
-//! - *TX*: softirq or process context with bottom halves off, the lock of the transmit queue held.
-//!   One call per transmit queue at a time, beside everything else.
+//! - *TX*: the lock of the transmit queue held, one call per transmit queue at a time, beside
+//!   everything else. Softirq or process context with bottom halves off, or interrupts off,
+//!   possibly in a hard interrupt: netconsole sends by netpoll, wherever something is printed. What
+//!   else uses the same data needs a lock with interrupts off, such as a
+//!   [`SpinLockIrq`](crate::sync::SpinLockIrq).
 //! - *Any*: beside everything else, possibly atomic.
 //!
 //! C headers: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h),
@@ -126,6 +129,9 @@ impl Features {
     pub const TSO: Self = Self::bit(bindings::NETIF_F_TSO_BIT);
     /// TCP over IPv6 is segmented on transmit.
     pub const TSO6: Self = Self::bit(bindings::NETIF_F_TSO6_BIT);
+    /// Some kinds of segmentation work for packets that the stack has prepared for it, see
+    /// [`Config::gso_partial_features`].
+    pub const GSO_PARTIAL: Self = Self::bit(bindings::NETIF_F_GSO_PARTIAL_BIT);
     /// UDP is segmented on transmit.
     pub const GSO_UDP_L4: Self = Self::bit(bindings::NETIF_F_GSO_UDP_L4_BIT);
     /// Packets are hashed on receive.
@@ -713,8 +719,10 @@ impl<T: Driver> Device<T> {
         }
     }
 
-    /// Has [`Driver::service`] called once in `delay`, or earlier if that was asked for before and
-    /// did not happen yet. Any context; nothing happens once the device is being unregistered.
+    /// Has [`Driver::service`] called once in `delay`. Nothing changes if it is already asked for,
+    /// unless `delay` is 0: then the call that was asked for happens now.
+    ///
+    /// Any context; nothing happens once the device is being unregistered.
     ///
     /// Only for drivers that have the callback.
     pub fn schedule_service(&self, delay: Jiffies) {
@@ -762,6 +770,8 @@ pub enum TxResult {
     /// The driver took the packet, be it that it was queued or dropped.
     Ok,
     /// The queue was full. It should have been stopped before; the stack tries again.
+    ///
+    /// This has to be the packet that [`Driver::start_xmit`] got. Another one is dropped.
     Busy(TxSkb),
 }
 
@@ -941,9 +951,7 @@ pub trait Driver: Sized + 'static {
     /// The ethtool operations, see [`ethtool::Table::new`].
     const ETHTOOL_OPS: Option<ethtool::Table<Self>> = None;
 
-    /// The operations of direct data placement.
-    ///
-    /// They have to be those of the layer's `ops` function for the same driver.
+    /// The operations of direct data placement, see [`ulp_ddp::ops`](super::ulp_ddp::ops).
     #[cfg(CONFIG_ULP_DDP)]
     const ULP_DDP_OPS: Option<super::ulp_ddp::Table<Self>> = None;
 
@@ -956,11 +964,12 @@ pub trait Driver: Sized + 'static {
     /// It is called with the queues still running: [`NetDevice::tx_disable`] comes first.
     fn stop(dev: &Device<Self>);
 
-    /// Transmits a packet on queue [`TxSkb::queue`], for which the driver set `queue`. TX.
+    /// Transmits a packet on queue [`TxSkb::queue`], for which the driver set `queue`. TX, so
+    /// interrupts may be off.
     fn start_xmit(dev: &Device<Self>, queue: &mut Self::TxQueue, skb: TxSkb) -> TxResult;
 
-    /// Returns the counters. Any context, RCU read lock held; may not sleep if called from
-    /// `/proc/net/dev` readers.
+    /// Returns the counters. Any context; must never sleep, as those who ask may hold the RCU read
+    /// lock or a spinlock.
     fn get_stats64(_dev: &Device<Self>) -> Stats64 {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
@@ -1048,6 +1057,13 @@ pub trait Driver: Sized + 'static {
     fn tx_timeout(_dev: &Device<Self>, _queue: u32) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
+}
+
+/// Not in the adapter, to be there once for all drivers.
+#[cold]
+#[inline(never)]
+fn warn_foreign_packet() {
+    crate::pr_warn_once!("a network driver returned a packet that it was not given\n");
 }
 
 /// The C callbacks for driver `T`.
@@ -1145,8 +1161,9 @@ impl<T: Driver> Adapter<T> {
     ) -> bindings::netdev_tx_t {
         // SAFETY: As in `open()`.
         let dev = unsafe { Device::<T>::from_raw(dev) };
+        let given = skb;
         // SAFETY: The core passes a valid skb, which the driver owns unless it returns
-        // `NETDEV_TX_BUSY`.
+        // `NETDEV_TX_BUSY`. It is not shared, as the device is not one for that.
         let skb = unsafe { TxSkb::from_raw(NonNull::new_unchecked(skb)) };
         // SAFETY: As in `Device::data()`.
         let slots = unsafe { &(*Device::<T>::private(dev.as_raw())).tx_queues };
@@ -1162,10 +1179,16 @@ impl<T: Driver> Adapter<T> {
         };
         match T::start_xmit(dev, queue, skb) {
             TxResult::Ok => bindings::netdev_tx_NETDEV_TX_OK,
-            TxResult::Busy(skb) => {
+            TxResult::Busy(skb) if skb.as_raw() == given => {
                 // The core keeps its packet.
                 let _ = skb.into_raw();
                 bindings::netdev_tx_NETDEV_TX_BUSY
+            }
+            TxResult::Busy(other) => {
+                // What the core has given is the driver's, and may be gone.
+                drop(other);
+                warn_foreign_packet();
+                bindings::netdev_tx_NETDEV_TX_OK
             }
         }
     }
@@ -1425,6 +1448,13 @@ pub struct Config {
     pub hw_features_off: Features,
     /// Features that devices on top of this one, such as VLANs, can use through it.
     pub vlan_features: Features,
+    /// Features with which the device segments only packets of equal segments, each header being
+    /// copied as it is: the stack splits off what is left over, see
+    /// [segmentation offloads](srctree/Documentation/networking/segmentation-offloads.rst).
+    ///
+    /// They are among the other features as well. If there are any, [`Self::hw_features`] has to
+    /// have [`Features::GSO_PARTIAL`], without which the core switches them off.
+    pub gso_partial_features: Features,
     /// Smallest MTU in bytes.
     pub min_mtu: u32,
     /// Largest MTU in bytes.
@@ -1453,6 +1483,7 @@ impl Default for Config {
             hw_features: Features::NONE,
             hw_features_off: Features::NONE,
             vlan_features: Features::NONE,
+            gso_partial_features: Features::NONE,
             min_mtu: bindings::ETH_MIN_MTU,
             max_mtu: bindings::ETH_DATA_LEN,
             mac: None,
@@ -1544,6 +1575,7 @@ impl<'a, T: Driver> Registration<'a, T> {
             (*raw).features = on.as_raw();
             (*raw).hw_features = (config.hw_features | config.hw_features_off).as_raw();
             (*raw).vlan_features = config.vlan_features.as_raw();
+            (*raw).gso_partial_features = config.gso_partial_features.as_raw();
             (*raw).min_mtu = config.min_mtu;
             (*raw).max_mtu = config.max_mtu;
             (*raw).dev_port = config.dev_port;
@@ -1555,13 +1587,15 @@ impl<'a, T: Driver> Registration<'a, T> {
             if config.xdp_metadata {
                 (*raw).xdp_metadata_ops = &xdp::METADATA_OPS;
             }
+            let flags = &mut (*raw).__bindgen_anon_1.__bindgen_anon_1;
+            // A `TxSkb` is the driver's alone: pktgen may not pass a packet several times.
+            let shared = bindings::netdev_priv_flags_IFF_TX_SKB_SHARING as c_ulong;
+            let mut priv_flags = flags.priv_flags() & !shared;
             if T::HAS_SET_RX_MODE_ASYNC {
                 // Otherwise the core makes the device promiscuous for a second address.
-                let flags = &mut (*raw).__bindgen_anon_1.__bindgen_anon_1;
-                flags.set_priv_flags(
-                    flags.priv_flags() | bindings::netdev_priv_flags_IFF_UNICAST_FLT as c_ulong,
-                );
+                priv_flags |= bindings::netdev_priv_flags_IFF_UNICAST_FLT as c_ulong;
             }
+            flags.set_priv_flags(priv_flags);
         }
 
         let mut tx_queues = KVVec::with_capacity(config.tx_queues as usize, GFP_KERNEL)?;
@@ -1794,6 +1828,29 @@ mod tests {
         }
     }
 
+    /// Keeps a packet. Of the next one it takes no notice if that has the same length; otherwise it
+    /// keeps that one, and gives the former one back.
+    struct Keeper;
+
+    #[vtable]
+    impl Driver for Keeper {
+        type Data = ();
+        type TxQueue = Option<TxSkb>;
+
+        fn open(_dev: &Device<Self>) -> Result {
+            Ok(())
+        }
+
+        fn stop(_dev: &Device<Self>) {}
+
+        fn start_xmit(_dev: &Device<Self>, queue: &mut Option<TxSkb>, skb: TxSkb) -> TxResult {
+            match queue.as_ref().map(TxSkb::len) {
+                Some(len) if len == skb.len() => TxResult::Busy(skb),
+                _ => queue.replace(skb).map_or(TxResult::Ok, TxResult::Busy),
+            }
+        }
+    }
+
     const MAC: EthAddr = [2, 0, 0, 0, 0xdd, 0xff];
 
     fn config() -> Config {
@@ -1871,6 +1928,71 @@ mod tests {
         assert_eq!(dev.replace_tx_queue(3, Some(8))?, Some(7));
         assert_eq!(dev.replace_tx_queue(3, None)?, Some(8));
         assert_eq!(dev.replace_tx_queue(4, Some(1)), Err(EINVAL));
+        Ok(())
+    }
+
+    #[test]
+    fn only_what_was_given_comes_back() -> Result {
+        let faux = faux::Registration::new(c"rust_net_kunit", None)?;
+        let parent = faux.as_ref().as_ref();
+        let data = |_: &NetDevice| Ok::<(), Error>(());
+        // SAFETY: It is not leaked.
+        let dev = unsafe { Registration::<Keeper>::new(parent, &Config::default(), data) }?;
+        dev.replace_tx_queue(0, Some(None))?;
+        let send = |len: u32| -> Result<bindings::netdev_tx_t> {
+            // SAFETY: It only allocates.
+            let skb = unsafe { bindings::__alloc_skb(64, GFP_KERNEL.as_raw(), 0, -1) };
+            let given = NonNull::new(skb).ok_or(ENOMEM)?;
+            // SAFETY: The packet is ours and has room for the few bytes. The device is one of this
+            // driver, and is down, so nobody else uses the queue.
+            let result = unsafe {
+                bindings::skb_put(skb, len);
+                Adapter::<Keeper>::start_xmit(skb, dev.as_raw())
+            };
+            if result == bindings::netdev_tx_NETDEV_TX_BUSY {
+                // SAFETY: The packet is still ours.
+                drop(unsafe { TxSkb::from_raw(given) });
+            }
+            Ok(result)
+        };
+        let (ok, busy) = (
+            bindings::netdev_tx_NETDEV_TX_OK,
+            bindings::netdev_tx_NETDEV_TX_BUSY,
+        );
+        assert_eq!(send(1)?, ok);
+        assert_eq!(send(1)?, busy);
+        // The first one comes back, and is dropped.
+        assert_eq!(send(2)?, ok);
+        assert_eq!(send(2)?, busy);
+        Ok(())
+    }
+
+    #[test]
+    fn packets_are_not_shared() -> Result {
+        let faux = faux::Registration::new(c"rust_net_kunit", None)?;
+        let dev = register(&faux, &config(), Ok(Data(Events::new()?)))?;
+        // SAFETY: The device is valid, and this is the member of the union that is in use.
+        let flags = unsafe { (*dev.as_raw()).__bindgen_anon_1.__bindgen_anon_1 };
+        let flags = flags.priv_flags();
+        let has = |flag| flags & flag as c_ulong != 0;
+        assert!(!has(bindings::netdev_priv_flags_IFF_TX_SKB_SHARING));
+        assert!(has(bindings::netdev_priv_flags_IFF_UNICAST_FLT));
+        Ok(())
+    }
+
+    #[test]
+    fn partial_features_need_their_switch() -> Result {
+        let faux = faux::Registration::new(c"rust_net_kunit", None)?;
+        for switch in [Features::GSO_PARTIAL, Features::NONE] {
+            let config = Config {
+                hw_features: Features::HW_CSUM | Features::TSO | switch,
+                gso_partial_features: Features::TSO,
+                ..config()
+            };
+            let dev = register(&faux, &config, Ok(Data(Events::new()?)))?;
+            let on = dev.features().contains(Features::TSO);
+            assert_eq!(on, switch == Features::GSO_PARTIAL);
+        }
         Ok(())
     }
 

@@ -39,7 +39,10 @@ const HALF: u32 = PAGE_SIZE as u32 / 2;
 
 /// A pool of pages that a device writes received packets to.
 ///
-/// Pages may outlive the pool; the C side keeps what they need until the last one has come back.
+/// The memory of pages may outlive the pool: the C side keeps what it takes to give them back until
+/// the last one has come back. Their mapping ends with the pool. So the device has to be done with
+/// all pages, those that are out too, before the pool is dropped: what it reads or writes
+/// afterwards is an error of DMA, or somebody else's memory.
 ///
 /// # Invariants
 ///
@@ -179,8 +182,8 @@ impl PagePool {
 
 impl Drop for PagePool {
     fn drop(&mut self) {
-        // SAFETY: The pool is valid and owned by the type invariant. Pages that are out keep it
-        // until they have come back.
+        // SAFETY: The pool is valid and owned by the type invariant. The C side frees it when pages
+        // that are out have come back, but unmaps them now.
         unsafe {
             if self.xdp {
                 bindings::xdp_unreg_page_pool(self.as_raw());
@@ -192,7 +195,8 @@ impl Drop for PagePool {
 
 /// A page of a [`PagePool`], or a part of one. Dropping it gives it back; not in hard interrupts.
 ///
-/// Positions are counted from the start of the part.
+/// Positions are counted from the start of the part. A page that outlives its pool is not mapped
+/// any more, see [`PagePool`]; it can still be read.
 ///
 /// # Invariants
 ///
@@ -212,6 +216,8 @@ unsafe impl Sync for PoolPage {}
 
 impl PoolPage {
     /// Returns the address that the device has to use.
+    ///
+    /// It is stale once the pool was dropped.
     #[inline]
     pub fn dma_handle(&self) -> DmaAddress {
         // SAFETY: The page came from a pool that maps its pages.
@@ -270,6 +276,8 @@ impl PoolPage {
 
     /// Makes what the device wrote into `range` visible to the CPU.
     ///
+    /// To be called while the pool exists: afterwards the address is stale that this goes by.
+    ///
     /// # Errors
     ///
     /// [`EINVAL`] if `range` is not inside of the page.
@@ -290,6 +298,8 @@ impl PoolPage {
     }
 
     /// Gives `range` back to the device after [`Self::sync_for_cpu`], without giving the page back.
+    ///
+    /// To be called while the pool exists, as that.
     ///
     /// # Errors
     ///
@@ -454,7 +464,8 @@ mod tests {
         }
 
         testing::with_netdev(&Config::default(), |parent, dev| {
-            let napi = testing::napi(parent, dev, same_page)?;
+            // SAFETY: It is dropped here, and not linked with a queue.
+            let napi = unsafe { testing::napi(parent, dev, same_page) }?;
             // SAFETY: The pool is part of the state of the context.
             napi.with_state(|_, state| unsafe {
                 state.pool.enable_direct_recycling(napi.as_raw());

@@ -14,7 +14,10 @@
 #[cfg(CONFIG_PAGE_POOL)]
 use super::page_pool::PoolPage;
 use super::{
-    napi::Budget,
+    napi::{
+        Budget,
+        TxBudget, //
+    },
     netdev::ETH_HLEN,
     ring, //
 };
@@ -540,8 +543,9 @@ pub struct Gso {
 ///
 /// # Invariants
 ///
-/// The pointer is an skb that this structure owns. Its content may be shared with clones, and is
-/// not written to by anybody.
+/// The pointer is an skb that this structure owns and that nobody else refers to: the stack does
+/// not share them with devices of [`netdev`](super::netdev). Its content may be shared with clones,
+/// and is not written to by anybody.
 pub struct TxSkb(NonNull<bindings::sk_buff>);
 
 // SAFETY: An skb can be freed by any thread.
@@ -555,7 +559,8 @@ impl TxSkb {
     ///
     /// # Safety
     ///
-    /// The skb is one that the stack gave to a driver in `ndo_start_xmit`, and nobody else frees it.
+    /// The skb is one that the stack gave to a driver in `ndo_start_xmit`, and nobody else refers
+    /// to it, or frees it.
     #[inline]
     pub(crate) unsafe fn from_raw(skb: NonNull<bindings::sk_buff>) -> Self {
         // INVARIANT: By the safety requirements.
@@ -693,12 +698,18 @@ impl TxSkb {
         unsafe { bindings::skb_tx_timestamp(self.as_raw()) };
     }
 
-    /// Pads the packet with zeroes to `len` bytes.
+    /// Pads the packet with zeroes to `len` bytes, a page at most. One that is longer stays as it
+    /// is.
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`]; the packet is dropped then.
+    /// [`EINVAL`] if `len` is more than a page, [`ENOMEM`]; the packet is dropped then.
     pub fn pad(self, len: u32) -> Result<Self> {
+        // Devices need a few bytes. The stack does not expect a length near the limit of a number.
+        // CAST: Widening.
+        if len as usize > PAGE_SIZE {
+            return Err(EINVAL);
+        }
         let skb = self.into_raw();
         // SAFETY: The skb was ours. On failure it is freed.
         to_result(unsafe { bindings::skb_put_padto(skb, len) })?;
@@ -723,11 +734,12 @@ impl TxSkb {
         usize::from(self.headlen() > skip) + self.nr_frags()
     }
 
-    /// Frees the packet as one that was transmitted. In the poll function.
+    /// Frees the packet as one that was transmitted. In the poll function, or netpoll in its place.
     #[inline]
-    pub fn consume(self, budget: &Budget<'_>) {
+    pub fn consume(self, budget: &TxBudget<'_>) {
         // CAST: The limit was an `int` in C.
-        // SAFETY: The skb was ours; the token proves the context that a budget other than 0 needs.
+        // SAFETY: The skb was ours; the token proves the context that a budget other than 0 needs,
+        // and with one of 0, as netpoll has it, any context will do.
         unsafe { bindings::napi_consume_skb(self.into_raw(), budget.limit() as c_int) };
     }
 }
@@ -1261,7 +1273,9 @@ mod tests {
         skb.copy_bits(0, &mut bytes)?;
         assert!(bytes[..20] == [1; 20] && bytes[20..] == [0; 40]);
         // Long ones stay.
-        assert_eq!(skb.pad(14)?.len(), 60);
+        let skb = skb.pad(14)?;
+        assert_eq!(skb.len(), 60);
+        assert!(skb.pad(PAGE_SIZE as u32 + 1).is_err());
         Ok(())
     }
 

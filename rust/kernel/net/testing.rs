@@ -6,7 +6,8 @@ use super::{
     napi::{
         Budget,
         Napi,
-        Poll, //
+        Poll,
+        TxBudget, //
     },
     netdev::{
         self,
@@ -92,6 +93,8 @@ pub(super) struct OnceState {
     pub(super) pool: PagePool,
     task: Task,
     pub(super) result: Option<Result>,
+    /// The budget when there were only transmit completions to be handled.
+    pub(super) tx_limit: Option<usize>,
 }
 
 impl Poll for Once {
@@ -103,6 +106,10 @@ impl Poll for Once {
             state.result = Some((state.task)(budget, &mut state.pool));
         }
         0
+    }
+
+    fn poll_tx(&self, state: &mut OnceState, budget: &TxBudget<'_>) {
+        state.tx_limit = Some(budget.limit());
     }
 
     fn prepare_rearm(&self, _state: &mut OnceState) {}
@@ -128,6 +135,7 @@ pub(super) fn state(
         pool: PagePool::new(parent, dev, 0, 64, DataDirection::FromDevice)?,
         task,
         result: None,
+        tx_limit: None,
     })
 }
 
@@ -138,19 +146,26 @@ pub(super) fn once() -> impl PinInit<Once> {
 }
 
 /// A disabled context for queue 0 of `dev`.
-pub(super) fn napi(
+///
+/// # Safety
+///
+/// The result is dropped before `dev`, and under RTNL if it is linked with a queue then.
+pub(super) unsafe fn napi(
     parent: &Device<Bound>,
     dev: &netdev::Device<Idle>,
     task: Task,
 ) -> Result<Arc<Napi<Once>>> {
     let state = state(parent, dev, task)?;
-    Arc::pin_init(Napi::new(dev, 0, state, once()), GFP_KERNEL)
+    // SAFETY: The initialiser is run here; the rest are the safety requirements.
+    let napi = unsafe { Napi::new(dev, 0, state, once()) };
+    Arc::pin_init(napi, GFP_KERNEL)
 }
 
 /// Calls `task` in a poll function.
 pub(super) fn in_poll(task: Task) -> Result {
     with_netdev(&netdev::Config::default(), |parent, dev| {
-        let napi = napi(parent, dev, task)?;
+        // SAFETY: It is dropped here, and not linked with a queue.
+        let napi = unsafe { napi(parent, dev, task) }?;
         napi.enable();
         napi.kick();
         napi.wait();

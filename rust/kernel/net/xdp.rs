@@ -327,8 +327,9 @@ impl RxQueue {
         let info = KBox::new(Opaque::<bindings::xdp_rxq_info>::zeroed(), GFP_KERNEL)?;
         pool.register_for_xdp()?;
         // SAFETY: The structure is zeroed, as a new one has to be, and the device is valid. The NAPI
-        // ID is not used. Programs make fragments longer inside of their page only. The pool is
-        // registered, and its pages find it by themselves.
+        // ID is not used. Programs make fragments longer inside of their page only, which is a
+        // whole one, see `Buff::add_frag()`. The pool is registered, and its pages find it by
+        // themselves.
         unsafe {
             to_result(bindings::__xdp_rxq_info_reg(
                 info.get(),
@@ -542,15 +543,18 @@ impl<'a> Buff<'a> {
 
     /// Appends `range` of `page`, which has to be synced for the CPU, as a fragment.
     ///
-    /// The program has to be one that can look at such packets.
+    /// The program has to be one that can look at such packets. As it may make the last fragment
+    /// longer, up to the end of the page, all of the page has to be the driver's: a whole one, not
+    /// a part.
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] if the range is empty or not inside of the page, [`ENOSPC`] if there are
-    /// [`MAX_SKB_FRAGS`](super::skbuff::MAX_SKB_FRAGS) fragments.
+    /// [`EINVAL`] if the range is empty or not inside of the page, or if that is not a whole one;
+    /// [`ENOSPC`] if there are [`MAX_SKB_FRAGS`](super::skbuff::MAX_SKB_FRAGS) fragments.
     #[inline]
     pub fn add_frag(&mut self, page: PoolPage, range: Range<usize>) -> Result {
-        if range.is_empty() || range.end > page.size() {
+        // The queue is registered with fragments of this size.
+        if page.size() != PAGE_SIZE || range.is_empty() || range.end > PAGE_SIZE {
             return Err(EINVAL);
         }
         // CAST: At most a page.
@@ -601,7 +605,9 @@ impl<'a> Buff<'a> {
     #[inline]
     pub fn into_skb(self, budget: &Budget<'_>) -> Result<RxSkb> {
         let range = self.range();
-        let Self { mut raw, page, .. } = self;
+        // Bindings are dropped in the reverse order: on failure `raw` gives fragments back that it
+        // finds in `page`.
+        let Self { page, mut raw, .. } = self;
         let meta = raw.xdp.data.addr().saturating_sub(raw.xdp.data_meta.addr());
         let flags = *raw.flags();
         // Where this is will be the skb's own, which starts without fragments.
@@ -710,7 +716,8 @@ mod tests {
             ethtool::ExtAck,
             napi::{
                 Napi,
-                Poll, //
+                Poll,
+                TxBudget, //
             },
             netdev::{
                 self,
@@ -936,6 +943,8 @@ mod tests {
             0
         }
 
+        fn poll_tx(&self, _state: &mut State, _budget: &TxBudget<'_>) {}
+
         fn prepare_rearm(&self, _state: &mut State) {}
 
         fn rearm(&self, _rearm: ()) {}
@@ -964,7 +973,9 @@ mod tests {
             frags,
             polled: Atomic::new(false),
         });
-        let napi = KBox::pin_init(Napi::<Poller>::new(dev, 0, state, poller), GFP_KERNEL)?;
+        // SAFETY: It is dropped here, while the device is borrowed, and not linked with a queue.
+        let napi = unsafe { Napi::<Poller>::new(dev, 0, state, poller) };
+        let napi = KBox::pin_init(napi, GFP_KERNEL)?;
         napi.enable();
         napi.kick();
         for _ in 0..200 {
@@ -1054,13 +1065,15 @@ mod tests {
             assert!(!fits(pool.alloc()?, reversed));
             // Of a part of a page, positions are counted from its start.
             let half = PAGE_SIZE / 2;
-            let [_first, second] = pool.alloc_halves()?;
+            let [first, second] = pool.alloc_halves()?;
             let range = HEADROOM..HEADROOM + room_in_page(half);
             let mut buff = Buff::new(&queue, second, range.clone(), Metadata::default())?;
             assert_eq!(buff.range(), range);
 
             assert_eq!(buff.add_frag(pool.alloc()?, 7..7), Err(EINVAL));
             assert_eq!(buff.add_frag(pool.alloc()?, 0..PAGE_SIZE + 1), Err(EINVAL));
+            // A program could write to what follows.
+            assert_eq!(buff.add_frag(first, 0..8), Err(EINVAL));
             assert!(buff.pop_frag().is_none());
             let mut address = 0;
             for _ in 0..MAX_SKB_FRAGS {

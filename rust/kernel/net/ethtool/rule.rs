@@ -233,19 +233,27 @@ impl RxRule {
     /// # Errors
     ///
     /// [`EOPNOTSUPP`] for types and actions that [`RxFlow`] and [`RxAction`] have no words for,
-    /// [`EINVAL`] for such fields.
+    /// [`EINVAL`] for such fields, and for a queue, a virtual function or discarding with a
+    /// context.
     pub(super) fn new(spec: &bindings::ethtool_rx_flow_spec, rss_context: u32) -> Result<Self> {
         // CAST: They are defined as all ones and one less, of 64 bits.
         const DISCARD: u64 = bindings::RX_CLS_FLOW_DISC as u64;
         const WAKE: u64 = bindings::RX_CLS_FLOW_WAKE as u64;
 
-        let action = match spec.ring_cookie {
-            DISCARD => RxAction::Discard,
-            WAKE => return Err(EOPNOTSUPP),
-            // The core refuses a queue with a context, as no driver of ours adds them.
-            _ if spec.flow_type & bindings::FLOW_RSS != 0 => RxAction::Context(rss_context),
-            // Above the queue is the number of a virtual function.
-            queue => RxAction::Queue(u32::try_from(queue)?),
+        // Above the queue is the number of a virtual function.
+        let action = if spec.flow_type & bindings::FLOW_RSS != 0 {
+            // The core refuses a queue with a context, as no driver of ours adds them, but does not
+            // look at what is above that.
+            if spec.ring_cookie != 0 {
+                return Err(EINVAL);
+            }
+            RxAction::Context(rss_context)
+        } else {
+            match spec.ring_cookie {
+                DISCARD => RxAction::Discard,
+                WAKE => return Err(EOPNOTSUPP),
+                queue => RxAction::Queue(u32::try_from(queue)?),
+            }
         };
         Ok(Self {
             spec: *spec,

@@ -605,6 +605,7 @@ mod cases {
         spec.flow_type |= bindings::FLOW_RSS;
         spec.ring_cookie = 0;
         assert_eq!(RxRule::new(&spec, 3)?.action(), RxAction::Context(3));
+        spec.flow_type &= !bindings::FLOW_RSS;
         spec.ring_cookie = u64::MAX;
         assert_eq!(RxRule::new(&spec, 0)?.action(), RxAction::Discard);
         Ok(())
@@ -653,6 +654,14 @@ mod cases {
             unsupported
         );
         assert_eq!(refused(&|spec| spec.ring_cookie = 1 << 32), Some(EINVAL));
+        // A queue, a virtual function or discarding, with a context.
+        for cookie in [1, 1 << 32, u64::MAX] {
+            let both = |spec: &mut bindings::ethtool_rx_flow_spec| {
+                spec.flow_type |= bindings::FLOW_RSS;
+                spec.ring_cookie = cookie;
+            };
+            assert_eq!(refused(&both), Some(EINVAL));
+        }
         assert_eq!(refused(&|spec| spec.m_u.tcp_ip4_spec.tos = 1), Some(EINVAL));
         let user = |spec: &mut bindings::ethtool_rx_flow_spec| {
             spec.flow_type = bindings::IPV4_USER_FLOW;

@@ -10,7 +10,8 @@ use kernel::{
         napi::{
             Budget,
             Napi,
-            Poll, //
+            Poll,
+            TxBudget, //
         },
         netdev,
         page_pool::PagePool,
@@ -131,7 +132,7 @@ impl Queues {
     }
 
     /// Takes the packets that were transmitted out of the ring. Returns whether there may be more.
-    fn complete_tx(&self, state: &mut PollState, budget: &Budget<'_>) -> bool {
+    fn complete_tx(&self, state: &mut PollState, budget: &TxBudget<'_>) -> bool {
         /// Completions that are taken in one round.
         const ROUND: usize = 256;
 
@@ -229,14 +230,11 @@ impl Poll for Queues {
 
     fn poll(&self, state: &mut PollState, budget: &Budget<'_>) -> usize {
         let mut more = self.complete_tx(state, budget);
-        let mut work = 0;
-        if budget.limit() > 0 {
-            self.note_internal(state);
-            work = state.rx.poll(&self.counters, budget, &mut state.broken);
-            // The order is explained in the module `ddp`.
-            if work < budget.limit() {
-                self.complete_internal(state);
-            }
+        self.note_internal(state);
+        let work = state.rx.poll(&self.counters, budget, &mut state.broken);
+        // The order is explained in the module `ddp`.
+        if work < budget.limit() {
+            self.complete_internal(state);
         }
         if core::mem::take(&mut state.broken) {
             self.counters.recover.add(1);
@@ -251,6 +249,10 @@ impl Poll for Queues {
     }
 
     fn prepare_rearm(&self, state: &mut PollState) -> Rearm {
+    fn poll_tx(&self, state: &mut PollState, budget: &TxBudget<'_>) {
+        self.complete_tx(state, budget);
+    }
+
         let xdp_skips = state.rx.xdp_cq().is_some_and(|cq| cq.is_skipping());
         if xdp_skips
             || state.rx.cq.is_skipping()
@@ -498,9 +500,7 @@ impl Channel {
             internal_done: None,
             broken: false,
         };
-        let napi = Napi::new(config.netdev, config.index, state, shared);
-        let napi = Arc::pin_init(napi, GFP_KERNEL)?;
-        glue::recycle_directly(&napi)?;
+        let napi = glue::new_napi(config.netdev, config.index, state, shared)?;
         let channel = Self {
             table,
             rq: rq_object,

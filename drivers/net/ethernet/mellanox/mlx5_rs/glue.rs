@@ -44,11 +44,15 @@ use kernel::{
 use core::ptr::NonNull;
 
 use crate::{
-    channel::Queues,
+    channel::{
+        PollState,
+        Queues, //
+    },
     ddp::plan::{
         Extent,
         Part, //
-    }, //
+    },
+    netdev::Mlx5Netdev, //
 };
 
 /// Matches functions by an ID whose vendor [`pci::Vendor`] has no constant for.
@@ -591,18 +595,29 @@ impl Event {
     }
 }
 
-/// Has pages of the receive queue that are freed while the channel is polled go back to the pool
-/// without a lock. Before polling starts.
+/// Creates the NAPI context of channel `index`, which is disabled. Pages of its receive queue that are
+/// freed while it is polled go back to the pool without a lock.
 ///
 /// # Errors
 ///
-/// `EBUSY` if the channel is being polled.
-pub(crate) fn recycle_directly(napi: &Napi<Queues>) -> Result {
+/// `ENOMEM`, or `EINVAL` if the device has fewer queues.
+pub(crate) fn new_napi(
+    dev: &netdev::Device<Mlx5Netdev>,
+    index: u16,
+    state: PollState,
+    queues: impl PinInit<Queues>,
+) -> Result<Arc<Napi<Queues>>> {
+    // SAFETY: Those who have references are channels and vectors, which are part of the device's data,
+    // and offloaded connections, which the layer ends before the device is unregistered. A channel
+    // takes the context off its queue before it is dropped, see `Channel::disable()`.
+    let napi = unsafe { Napi::new(dev, index, state, queues) };
+    let napi = Arc::pin_init(napi, GFP_KERNEL)?;
     napi.with_state(|_, state| {
         // SAFETY: The pool is part of the state of this context, which only its poll function
         // accesses, or `with_state` while it is disabled. It is dropped with the context.
         unsafe { state.rx.pool().enable_direct_recycling(napi.as_raw()) };
-    })
+    })?;
+    Ok(napi)
 }
 
 /// The parts of a buffer of the block layer, for the arithmetic of placement.
