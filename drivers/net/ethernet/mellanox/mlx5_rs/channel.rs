@@ -164,6 +164,7 @@ impl Queues {
         }
         if taken > 0 {
             cq.release();
+            transmitted.release();
         }
         if packets == 0 {
             return taken == ROUND;
@@ -248,11 +249,11 @@ impl Poll for Queues {
         }
     }
 
-    fn prepare_rearm(&self, state: &mut PollState) -> Rearm {
     fn poll_tx(&self, state: &mut PollState, budget: &TxBudget<'_>) {
         self.complete_tx(state, budget);
     }
 
+    fn prepare_rearm(&self, state: &mut PollState) -> Rearm {
         let xdp_skips = state.rx.xdp_cq().is_some_and(|cq| cq.is_skipping());
         if xdp_skips
             || state.rx.cq.is_skipping()

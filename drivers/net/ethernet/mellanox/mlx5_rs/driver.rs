@@ -81,8 +81,10 @@ impl irq::Handler for AsyncEvents {
                 (eqe::TYPE_COMMAND, _) => {
                     self.hca.cmd().completed(event.get32(Eqe::COMMANDS));
                 }
-                (eqe::TYPE_PORT_CHANGE, eqe::PORT_ACTIVE) => self.netdev.get().carrier_on(),
-                (eqe::TYPE_PORT_CHANGE, eqe::PORT_DOWN) => self.netdev.get().carrier_off(),
+                // The interface may be down, or about to go: what there is to do is found out later.
+                (eqe::TYPE_PORT_CHANGE, eqe::PORT_ACTIVE | eqe::PORT_DOWN) => {
+                    netdev::link_changed(self.netdev.get());
+                }
                 _ => {}
             },
         );

@@ -50,8 +50,11 @@ impl<D: Command<In = NumberIn>> Object<D> {
 impl<D: Command<In = NumberIn>> Drop for Object<D> {
     fn drop(&mut self) {
         let input = NumberIn::zeroed().with(NumberIn::TIRN, self.number);
-        // On failure the object leaks in the device, which the command interface has logged.
-        let _ = self.cmd.execute::<D>(input);
+        // What the device keeps it may use, also the memory that is freed next.
+        if let (Err(_), false) = (self.cmd.execute::<D>(input), self.cmd.failed()) {
+            self.cmd
+                .fail(fmt!("{} {:#x} was refused", D::NAME, self.number));
+        }
     }
 }
 

@@ -147,6 +147,8 @@ pub(crate) struct Data {
     pub(crate) program: Arc<xdp::Slot>,
     /// Largest MTU without a program.
     max_mtu: u32,
+    /// The device reported that the link changed.
+    link_changed: Atomic<bool>,
     /// A queue does not work any more.
     broken: Atomic<bool>,
     /// Queues were made anew for that a short time ago.
@@ -228,6 +230,7 @@ impl Data {
             }),
             program,
             max_mtu,
+            link_changed: Atomic::new(false),
             broken: Atomic::new(false),
             cooling: Atomic::new(false),
             heartbeat <- new_mutex!(Heartbeat::default()),
@@ -280,8 +283,11 @@ pub(crate) fn config(hca: &Hca, channels: u16) -> Result<netdev::Config> {
     if caps.csum {
         switchable = switchable | Features::HW_CSUM;
     }
+    let mut partial = Features::NONE;
     if caps.max_lso >= MAX_TSO {
-        switchable = switchable | Features::TSO | Features::TSO6 | Features::GSO_UDP_L4;
+        // The device copies UDP headers as they are, with the length of one segment.
+        partial = Features::GSO_UDP_L4;
+        switchable = switchable | Features::TSO | Features::TSO6 | Features::GSO_PARTIAL | partial;
     }
     // Tags to be sent go with the headers that are in the queue entry.
     let mut vlan = Features::HW_VLAN_CTAG_TX;
@@ -294,6 +300,7 @@ pub(crate) fn config(hca: &Hca, channels: u16) -> Result<netdev::Config> {
         features: Features::HIGHDMA | Features::NTUPLE,
         hw_features: switchable | vlan,
         vlan_features: switchable | Features::HIGHDMA,
+        gso_partial_features: partial,
         hw_features_off: if caps.nvme_tcp.is_some() {
             Features::HW_ULP_DDP
         } else {
@@ -365,8 +372,16 @@ impl Running {
 
     /// Has the queues carry packets. RTNL.
     ///
+    /// They are `fresh` unless they did before: then there may be packets in them that are counted.
+    ///
     /// If this fails, they do not.
-    fn start(&mut self, dev: &netdev::Device<Mlx5Netdev>, settings: &Settings, mtu: u32) -> Result {
+    fn start(
+        &mut self,
+        dev: &netdev::Device<Mlx5Netdev>,
+        settings: &Settings,
+        mtu: u32,
+        fresh: bool,
+    ) -> Result {
         let data = dev.data();
         data.hca.set_max_frame(mtu + PORT_OVERHEAD)?;
         dev.set_real_num_queues(settings.channels.into(), settings.channels.into())?;
@@ -374,7 +389,7 @@ impl Running {
         self.receive = Some(receive);
         let parts = self.channels.iter().zip(&data.vectors).zip(&mut self.tx);
         for (index, ((channel, vector), tx)) in (0..).zip(parts) {
-            if let Some(queue) = dev.tx_queue(index) {
+            if let (true, Some(queue)) = (fresh, dev.tx_queue(index)) {
                 queue.reset();
             }
             channel.enable(vector);
@@ -462,13 +477,16 @@ fn switch_over(
     settings: Settings,
     mtu: u32,
 ) -> Result {
+    let data = dev.data();
     let mut new = Running::new(dev, &settings, mtu, state.strip_vlan)?;
     quiesce(dev);
     let Some(mut old) = state.running.take() else {
         return Err(ENETDOWN);
     };
     old.stop(dev);
-    let result = match new.start(dev, &settings, mtu) {
+    // What the old queues complained of ends with them.
+    data.broken.store(false, Relaxed);
+    let result = match new.start(dev, &settings, mtu, true) {
         Ok(()) => {
             state.running = Some(new);
             state.settings = settings;
@@ -476,8 +494,9 @@ fn switch_over(
         }
         Err(e) => {
             new.stop(dev);
-            if old.start(dev, &state.settings, dev.mtu()).is_err() {
+            if old.start(dev, &state.settings, dev.mtu(), false).is_err() {
                 dev_err!(dev, "the old queues cannot be used again\n");
+                request_recovery(dev);
             }
             state.running = Some(old);
             Err(e)
@@ -508,7 +527,7 @@ pub(crate) fn request_recovery(dev: &netdev::Device<Mlx5Netdev>) {
     }
 }
 
-/// Makes the queues anew.
+/// Makes the queues anew. If that fails, it is tried again later.
 fn recover(dev: &netdev::Device<Mlx5Netdev>) {
     let data = dev.data();
     let _rtnl = Rtnl::lock();
@@ -519,7 +538,32 @@ fn recover(dev: &netdev::Device<Mlx5Netdev>) {
     let settings = state.settings.clone();
     match switch_over(dev, &mut state, settings, dev.mtu()) {
         Ok(()) => dev_info!(dev, "queues were made anew after an error\n"),
-        Err(e) => dev_err!(dev, "queues cannot be made anew: {e:?}\n"),
+        Err(e) => {
+            dev_err!(dev, "queues cannot be made anew: {e:?}\n");
+            data.broken.store(true, Relaxed);
+        }
+    }
+}
+
+/// Has the carrier follow the link, of which the device reported a change. Any context.
+pub(crate) fn link_changed(dev: &netdev::Device<Mlx5Netdev>) {
+    dev.data().link_changed.store(true, Relaxed);
+    dev.schedule_service(0);
+}
+
+/// Has the carrier follow the link.
+fn update_link(dev: &netdev::Device<Mlx5Netdev>) {
+    let data = dev.data();
+    // While it is locked, the interface goes neither up nor down.
+    let state = data.state.lock();
+    if state.running.is_none() {
+        return;
+    }
+    match data.hca.link_up() {
+        Ok(true) => dev.carrier_on(),
+        Ok(false) => dev.carrier_off(),
+        // The device failed, of which the next look after it hears.
+        Err(_) => {}
     }
 }
 
@@ -579,7 +623,7 @@ impl netdev::Driver for Mlx5Netdev {
         let data = dev.data();
         let mut state = data.state.lock();
         let mut running = Running::new(dev, &state.settings, dev.mtu(), state.strip_vlan)?;
-        running.start(dev, &state.settings, dev.mtu())?;
+        running.start(dev, &state.settings, dev.mtu(), true)?;
         if let Err(e) = data.hca.set_port(true) {
             drop(data.lanes.lock().take());
             running.stop(dev);
@@ -624,7 +668,8 @@ impl netdev::Driver for Mlx5Netdev {
             }
             Posted::Full(skb) => {
                 ring.ring_doorbell();
-                queue.stop();
+                // What was in flight may be complete by now, and nothing left to wake the queue.
+                queue.maybe_stop(tx::NEEDED_BLOCKS, || ring.free());
                 TxResult::Busy(skb)
             }
             Posted::Dropped => {
@@ -748,6 +793,9 @@ impl netdev::Driver for Mlx5Netdev {
             give_up(dev);
             return;
         }
+        if data.link_changed.xchg(false, Relaxed) {
+            update_link(dev);
+        }
         data.cooling.store(false, Relaxed);
         if data.broken.xchg(false, Relaxed) {
             data.cooling.store(true, Relaxed);
@@ -772,7 +820,7 @@ impl netdev::Driver for Mlx5Netdev {
         QueueStatsRx {
             bytes: Some(counters.rx_bytes.get()),
             packets: Some(counters.rx_packets.get()),
-            alloc_fail: Some(counters.rx_alloc_fail.get() + counters.rx_dropped.get()),
+            alloc_fail: Some(counters.rx_alloc_fail.get()),
             csum_unnecessary: Some(counters.rx_csum_ok.get()),
             csum_none: Some(counters.rx_csum_none.get()),
             ..QueueStatsRx::default()

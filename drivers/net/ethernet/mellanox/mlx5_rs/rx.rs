@@ -49,16 +49,17 @@ use crate::{
     xdp::Programmed,
 };
 
-/// The receive side of a channel.
+/// The receive side of a channel. Fields are dropped in order.
 pub(crate) struct Receiver {
+    // What a program sends is in pages of the queue's pool, which unmaps them when it goes.
+    /// While a program is attached.
+    xdp: Option<KBox<Programmed>>,
     // The queue completes to the CQ.
     rq: ReceiveQueue,
     pub(crate) cq: CompletionQueue,
     index: u16,
     flows: Arc<FlowTable>,
     ddp_counters: Arc<ulp_ddp::Counters>,
-    /// While a program is attached.
-    xdp: Option<KBox<Programmed>>,
 }
 
 /// What the device did for a packet of an offloaded connection.
@@ -205,12 +206,12 @@ impl Receiver {
         xdp: Option<KBox<Programmed>>,
     ) -> Self {
         Self {
+            xdp,
             rq,
             cq,
             index,
             flows,
             ddp_counters,
-            xdp,
         }
     }
 
@@ -300,7 +301,12 @@ impl Receiver {
         };
         match skb {
             Ok(skb) => self.deliver(skb, cqe, counters, budget),
-            Err(_) => counters.rx_dropped.add(1),
+            Err(e) => {
+                counters.rx_dropped.add(1);
+                if e == ENOMEM {
+                    counters.rx_alloc_fail.add(1);
+                }
+            }
         }
         Ok(())
     }

@@ -51,6 +51,8 @@ pub(crate) struct SqObject {
     size: u32,
     /// Counter of the next basic block to write; only [`SendQueue`] writes it.
     producer: Atomic<u32>,
+    /// The same, as the device was told last. By then, who posted has counted what it posted.
+    told: Atomic<u32>,
     /// Counter of the oldest basic block in use; only who takes the completions writes it.
     consumer: Atomic<u32>,
     hca: Arc<Hca>,
@@ -131,15 +133,14 @@ impl SqObject {
         self.consumer.store(consumer, Release);
     }
 
-    /// Counter of the block that a completion names by its low 16 bits, if it is in use. For who takes
-    /// the completions.
+    /// Counter of the block that a completion names by its low 16 bits, if the device was told of it
+    /// and `oldest` is not past it. For who takes the completions, which is at counter `oldest`.
     #[inline]
-    pub(crate) fn completed(&self, wqe_counter: u16) -> Option<u32> {
-        let consumer = self.consumer();
+    pub(crate) fn completed(&self, oldest: u32, wqe_counter: u16) -> Option<u32> {
         // CAST: The difference of the low 16 bits; the ring is smaller than that.
-        let distance = u32::from(wqe_counter.wrapping_sub(consumer as u16));
-        (distance < self.producer.load(Acquire).wrapping_sub(consumer))
-            .then(|| consumer.wrapping_add(distance))
+        let distance = u32::from(wqe_counter.wrapping_sub(oldest as u16));
+        (distance < self.told.load(Acquire).wrapping_sub(oldest))
+            .then(|| oldest.wrapping_add(distance))
     }
 }
 
@@ -186,6 +187,7 @@ impl SendQueue {
             doorbell_record,
             size: 1 << log_size,
             producer: Atomic::new(0),
+            told: Atomic::new(0),
             consumer: Atomic::new(0),
             hca: hca.clone(),
             _cq: cq.clone(),
@@ -307,7 +309,7 @@ impl SendQueue {
             entry,
         });
         self.producer = self.producer.wrapping_add(blocks);
-        self.object.producer.store(self.producer, Release);
+        self.object.producer.store(self.producer, Relaxed);
     }
 
     #[inline]
@@ -339,9 +341,10 @@ impl SendQueue {
         let Some(Pending { start, .. }) = self.pending.take() else {
             return;
         };
+        let object = &self.object;
+        object.told.store(self.producer, Release);
         // The entries are in memory before the record says so.
         dma_mb(Write);
-        let object = &self.object;
         object
             .doorbell_record
             .write32(RECORD_SEND, self.producer & 0xffff);

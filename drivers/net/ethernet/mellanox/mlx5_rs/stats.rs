@@ -46,9 +46,9 @@ counters! {
     rx_removed_vlan_packets,
     /// Completions that were errors or made no sense.
     rx_errors,
-    /// Packets dropped for want of memory.
+    /// Packets dropped for want of memory, or of the place that their payload had.
     rx_dropped,
-    /// Times that entries of the receive queue were left without pages for want of memory.
+    /// Times that there was no memory: for a packet, or for all entries of the receive queue.
     rx_alloc_fail,
     /// Packets with placed payload that lost their place: the command or flow is gone.
     rx_placed_dropped,

@@ -18,7 +18,13 @@ use kernel::{
         }, //
     },
     prelude::*,
-    sync::Arc, //
+    sync::{
+        barrier::{
+            dma_mb,
+            Write, //
+        },
+        Arc, //
+    }, //
 };
 
 use crate::{
@@ -72,6 +78,8 @@ pub(crate) struct TransmitQueue {
 pub(crate) struct Transmitted {
     sq: Arc<SqObject>,
     packets: TxConsumer<Posting>,
+    /// Counter of the oldest block whose packet was not taken.
+    at: u32,
 }
 
 /// What there is to know of a packet when the device is done with it.
@@ -114,6 +122,7 @@ pub(crate) fn create(
     let transmitted = Transmitted {
         sq: sq.object().clone(),
         packets: consumer,
+        at: 0,
     };
     let queue = TransmitQueue {
         sq,
@@ -271,7 +280,7 @@ impl Transmitted {
     }
 
     /// Takes the packets up to the one that a completion names out of the ring, calling `done` for
-    /// each.
+    /// each. Their room is free again with [`Transmitted::release`].
     ///
     /// # Errors
     ///
@@ -281,18 +290,25 @@ impl Transmitted {
         wqe_counter: u16,
         mut done: impl FnMut(TxSkb, Sent),
     ) -> Result {
-        let last = self.sq.completed(wqe_counter).ok_or(EIO)?;
-        let mut at = self.sq.consumer();
+        let last = self.sq.completed(self.at, wqe_counter).ok_or(EIO)?;
         // What is skipped at the end of the ring belongs to the packet after it.
-        while last.wrapping_sub(at) < self.sq.size() {
+        while last.wrapping_sub(self.at) < self.sq.size() {
             let Some((skb, Posting { end, sent })) = self.packets.pop() else {
                 break;
             };
             done(skb, sent);
-            at = end;
+            self.at = end;
         }
-        self.sq.complete(at);
         Ok(())
+    }
+
+    /// Gives the room of the packets that were taken back. The device may use the place of their
+    /// completions by then: with new packets in that room it could write more than fit.
+    #[inline]
+    pub(crate) fn release(&self) {
+        // The record of the completion queue is in memory before a packet is.
+        dma_mb(Write);
+        self.sq.complete(self.at);
     }
 }
 

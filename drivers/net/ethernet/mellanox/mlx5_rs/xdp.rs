@@ -187,7 +187,7 @@ impl Programmed {
             };
             taken = true;
             let queue = self.sq.object();
-            let last = queue.completed(sent.wqe_counter);
+            let last = queue.completed(queue.consumer(), sent.wqe_counter);
             if sent.failed || last.is_none() {
                 counters.tx_errors.add(1);
                 *broken = true;

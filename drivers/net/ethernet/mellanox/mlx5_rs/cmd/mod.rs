@@ -12,8 +12,10 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{
+            Acquire,
             Atomic,
-            Relaxed, //
+            Relaxed,
+            Release, //
         },
         barrier::{
             dma_mb,
@@ -182,7 +184,11 @@ pub(crate) struct CommandInterface {
     done: KVec<Pin<KBox<Event>>>,
     /// The device reports completed commands by events.
     events: Atomic<bool>,
-    /// The device does not answer, or was found to be broken: it gets no more commands.
+    /// Held while the device is given up.
+    #[pin]
+    failing: Mutex<()>,
+    /// The device does not answer, or was found to be broken: it gets no more commands, and has no
+    /// access to memory.
     failed: Atomic<bool>,
 }
 
@@ -238,6 +244,7 @@ impl CommandInterface {
             freed <- new_condvar!(),
             done,
             events: Atomic::new(false),
+            failing <- new_mutex!(()),
             failed: Atomic::new(false),
         }? Error))
     }
@@ -256,26 +263,30 @@ impl CommandInterface {
         }
     }
 
-    /// Whether the device gets no more commands.
+    /// Whether the device gets no more commands. It has no access to memory then.
     pub(crate) fn failed(&self) -> bool {
-        self.failed.load(Relaxed)
+        self.failed.load(Acquire)
     }
 
     /// Gives the device up: it gets no more commands, those on their way fail, and it has no access to
     /// memory any more, as what it uses there cannot be taken back in an orderly way. Process context.
     pub(crate) fn fail(&self, why: fmt::Arguments<'_>) {
-        if self.failed.xchg(true, Relaxed) {
+        // Whoever comes second returns when the first one is done.
+        let _one = self.failing.lock();
+        if self.failed() {
             return;
         }
-        dev_err!(self.dev.get(), "{why}: the device is not used any more\n");
         let state = self.bar.read32(regs::CMDQ_ADDRESS_LOW) & !regs::NIC_INTERFACE;
         self.bar
             .write32(regs::CMDQ_ADDRESS_LOW, state | regs::NIC_INTERFACE_DISABLED);
         self.dev.stop_dma();
+        // Not before: from here on, memory is freed without asking the device.
+        self.failed.store(true, Release);
         self.completed(u32::MAX);
         // Whoever did not see that it failed waits by now.
         drop(self.free.lock());
         self.freed.notify_all();
+        dev_err!(self.dev.get(), "{why}: the device is not used any more\n");
     }
 
     /// Whether the function is gone from its bus.

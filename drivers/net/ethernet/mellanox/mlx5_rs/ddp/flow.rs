@@ -429,7 +429,7 @@ impl Flow {
             tags.outstanding
         };
         if outstanding > 0 && !self.napi.internal.lock().failed() {
-            // If this times out, what follows stops the device as well.
+            // If this times out, the keys that are destroyed next take the memory from the device.
             let _ = self.state.drained.wait(TIMEOUT_MS);
         }
         drop(self.objects.lock().take());

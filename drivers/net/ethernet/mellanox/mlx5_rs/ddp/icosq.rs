@@ -201,6 +201,8 @@ impl InternalQueue {
         self.post(STATIC_PARAMS_WQE, None, |entry, slot| {
             wqe::static_params(entry, slot, tirn, params);
         })?;
+        // There may be nothing else for a long time whose completion gives its room back.
+        self.sq.request_completion();
         self.sq.ring_doorbell();
         Ok(())
     }
@@ -230,7 +232,8 @@ impl InternalQueue {
 
     /// Counter of the block that a completion names.
     pub(crate) fn completed(&self, wqe_counter: u16) -> Option<u32> {
-        self.sq.object().completed(wqe_counter)
+        let queue = self.sq.object();
+        queue.completed(queue.consumer(), wqe_counter)
     }
 
     /// Notes that an entry failed, or the device as a whole.

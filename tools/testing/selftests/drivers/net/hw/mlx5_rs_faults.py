@@ -11,7 +11,9 @@ to a port that the plan names triggers a fault.
 
 import os
 import socket
+import threading
 import time
+from contextlib import contextmanager
 
 from lib.py import KsftNamedVariant, KsftSkipEx, NetDrvEpEnv
 from lib.py import cmd, defer, ip
@@ -50,6 +52,29 @@ def _counters(cfg, wanted):
         if name.strip() == wanted:
             return int(value)
     raise KeyError(wanted)
+
+
+@contextmanager
+def _sending(cfg):
+    """Datagrams are sent all the time, as fast as that goes."""
+    family = socket.AF_INET6 if cfg.addr_ipver == "6" else socket.AF_INET
+    stop = threading.Event()
+
+    def send():
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            while not stop.is_set():
+                try:
+                    sock.sendto(bytes(1000), (cfg.remote_addr, 9))
+                except OSError:
+                    pass  # no buffers, or the other end says that it has no such port
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def _traffic_resumes(cfg):
@@ -127,7 +152,9 @@ def failed_command(cfg, port):
     """A command fails in the middle of a change, which is undone."""
     before = cfg.dev["mtu"]
     _trigger(cfg, port)
-    ksft_ne(_set_mtu(cfg, before - 100, fail=False), 0, "refused")
+    # The queues that go on have packets in them.
+    with _sending(cfg):
+        ksft_ne(_set_mtu(cfg, before - 100, fail=False), 0, "refused")
     mtu = ip(f"link show dev {cfg.ifname}", json=True)[0]["mtu"]
     ksft_eq(mtu, before)
     _traffic_resumes(cfg)
@@ -146,12 +173,22 @@ def _is_dead(cfg):
     return cmd(f"ethtool -l {cfg.ifname}", fail=False).ret != 0
 
 
+_fatal = [
+    KsftNamedVariant("destroy_rq", 7018),
+    KsftNamedVariant("health", 7020),
+]
+
+
+@ksft_variants(_fatal)
 @ksft_disruptive
-def fatal_health(cfg):
-    """The device is given up at once, and works after a new start."""
+def given_up(cfg, port):
+    """The device keeps a queue that is destroyed, or says that it cannot go on: it is given up at
+    once, and works after a new start."""
     address = os.path.basename(_bus_device(cfg))
     driver = "/sys/bus/pci/drivers/mlx5_rs"
-    _trigger(cfg, 7020)
+    _trigger(cfg, port)
+    # Makes the queues anew, and destroys the former ones.
+    _set_mtu(cfg, cfg.dev["mtu"] - 100, fail=False)
     ksft_true(_wait_for(lambda: _is_dead(cfg)), "the device is given up")
     start = time.monotonic()
     ip(f"link set dev {cfg.ifname} down")
@@ -192,7 +229,7 @@ def main() -> None:
             raise KsftSkipEx("only for mlx5_rs on the device model")
         # The last ones end the device.
         ksft_run([queue_recovers, lost_wakeup, lost_command_interrupt,
-                  failed_command, fatal_health, surprise_removal],
+                  failed_command, given_up, surprise_removal],
                  args=(cfg, ))
     ksft_exit()
 
