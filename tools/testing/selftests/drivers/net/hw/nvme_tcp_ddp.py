@@ -215,8 +215,9 @@ def device_returns(cfg):
         for address in addresses:
             extra = "nodad" if ":" in address else ""
             ip(f"addr add {address} dev {cfg.ifname} {extra}")
-        set_offload(cfg.ifname, True)
+        # The flow may be there before this could look again.
         before = Counters(cfg.ifindex)
+        set_offload(cfg.ifname, True)
 
         def moved(name):
             return (Counters(cfg.ifindex) - before)[name] > 0
