@@ -248,14 +248,21 @@ impl Attached<'_> {
 
     /// Has the program look at a packet.
     ///
-    /// Redirected packets are on their way when the poll function has returned.
+    /// Redirected packets are on their way when the poll function has returned. A packet of a queue
+    /// of another device than the one that is being polled is [`Verdict::Aborted`].
     #[cfg(CONFIG_PAGE_POOL)]
     #[inline]
     pub fn run<'b>(&self, budget: &Budget<'_>, mut buff: Buff<'b>) -> Verdict<'b> {
         let (dev, program) = (budget.dev().as_raw(), self.0.as_ptr());
         let raw = buff.as_raw();
+        // SAFETY: The buffer borrows its queue.
+        if unsafe { (*(*raw).rxq).dev } != dev {
+            self.exception(budget, bindings::xdp_action_XDP_ABORTED);
+            return Verdict::Aborted;
+        }
         // SAFETY: The program is loaded and not freed. The token proves that we are in a poll
         // function, with what programs need set up by the core, and the buffer is one for this use.
+        // The device that it leads to is being polled, thus valid.
         let action = unsafe { bindings::bpf_prog_run_xdp(program, raw) };
         match action {
             bindings::xdp_action_XDP_PASS => return Verdict::Pass(buff),
@@ -298,7 +305,8 @@ pub enum Verdict<'a> {
 
 /// A receive queue as programs, and those that get packets by redirection, know it.
 ///
-/// It has to be dropped before the device is freed: keep it with the pool.
+/// It knows its device, but does not keep it: programs see its packets in poll functions of that
+/// device only, see [`Attached::run`].
 ///
 /// # Invariants
 ///
@@ -837,16 +845,20 @@ mod tests {
         }
     }
 
+    fn register(parent: &device::Device<Bound>) -> Result<Registration<'_, Test>> {
+        let config = netdev::Config {
+            xdp_features: Features::BASIC | Features::REDIRECT,
+            xdp_metadata: true,
+            ..netdev::Config::default()
+        };
+        let data = |_: &NetDevice| Ok::<_, Error>(Slot::new());
+        // SAFETY: The tests do not leak it.
+        unsafe { Registration::<Test>::new(parent, &config, data) }
+    }
+
     fn with_device(f: impl FnOnce(&device::Device<Bound>, &Device<Test>) -> Result) -> Result {
         testing::with_dma_device(|parent| {
-            let config = netdev::Config {
-                xdp_features: Features::BASIC | Features::REDIRECT,
-                xdp_metadata: true,
-                ..netdev::Config::default()
-            };
-            let data = |_: &NetDevice| Ok::<_, Error>(Slot::new());
-            // SAFETY: It is not leaked.
-            let dev = unsafe { Registration::<Test>::new(parent, &config, data) }?;
+            let dev = register(parent)?;
             f(parent, &dev)
         })
     }
@@ -957,6 +969,17 @@ mod tests {
         program: Option<&Loaded>,
         frags: usize,
     ) -> Result<Seen> {
+        run_in_poll_of(dev, parent, dev, program, frags)
+    }
+
+    /// As [`run`], with the packet from a queue of `dev`.
+    fn run_in_poll_of(
+        polled: &Device<Test>,
+        parent: &device::Device<Bound>,
+        dev: &Device<Test>,
+        program: Option<&Loaded>,
+        frags: usize,
+    ) -> Result<Seen> {
         // There is room for all pages of a packet.
         let mut pool = PagePool::new(parent, dev, 0, 64, DataDirection::Bidirectional)?;
         let queue = RxQueue::new(dev, 0, &mut pool)?;
@@ -974,7 +997,7 @@ mod tests {
             polled: Atomic::new(false),
         });
         // SAFETY: It is dropped here, while the device is borrowed, and not linked with a queue.
-        let napi = unsafe { Napi::<Poller>::new(dev, 0, state, poller) };
+        let napi = unsafe { Napi::<Poller>::new(polled, 0, state, poller) };
         let napi = KBox::pin_init(napi, GFP_KERNEL)?;
         napi.enable();
         napi.kick();
@@ -1012,6 +1035,19 @@ mod tests {
                 // To nowhere, and what is no action.
                 assert_eq!(verdict(bindings::xdp_action_XDP_REDIRECT)?, Seen::Aborted);
                 assert_eq!(verdict(77)?, Seen::Aborted);
+            }
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn queues_of_other_devices_are_left_alone() -> Result {
+        with_device(|parent, dev| {
+            let other = register(parent)?;
+            let program = Loaded::new(&[act(bindings::xdp_action_XDP_PASS), EXIT])?;
+            for frags in [0, 2] {
+                let seen = run_in_poll_of(&other, parent, dev, Some(&program), frags)?;
+                assert_eq!(seen, Seen::Aborted);
             }
             Ok(())
         })
