@@ -5,7 +5,6 @@
 #include <linux/net.h>
 #include <linux/nsproxy.h>
 #include <linux/sched.h>
-#include <linux/sched/mm.h>
 #include <linux/skbuff.h>
 #include <net/sock.h>
 #include <net/tcp.h>
@@ -81,26 +80,6 @@ __rust_helper bool rust_helper_sendpages_ok(struct page *page, size_t len,
 __rust_helper u32 rust_helper_tcp_skb_seq(const struct sk_buff *skb)
 {
 	return TCP_SKB_CB(skb)->seq;
-}
-
-__rust_helper unsigned int rust_helper_memalloc_noreclaim_save(void)
-{
-	return memalloc_noreclaim_save();
-}
-
-__rust_helper void rust_helper_memalloc_noreclaim_restore(unsigned int flags)
-{
-	memalloc_noreclaim_restore(flags);
-}
-
-__rust_helper unsigned int rust_helper_memalloc_noio_save(void)
-{
-	return memalloc_noio_save();
-}
-
-__rust_helper void rust_helper_memalloc_noio_restore(unsigned int flags)
-{
-	memalloc_noio_restore(flags);
 }
 
 #endif /* CONFIG_INET */

@@ -21,6 +21,7 @@ use core::{
 };
 
 use crate::{
+    alloc::scope::Scope,
     bindings,
     error::to_result,
     prelude::*,
@@ -405,13 +406,9 @@ impl Drop for TcpSocket {
     fn drop(&mut self) {
         // A reset may have to be sent, and memory for it must not come from writing to the device
         // that this connection serves.
-        // SAFETY: By the type invariant the socket is ours, and it is not used after this. The
-        // flags are restored by the task that saved them.
-        unsafe {
-            let flags = bindings::memalloc_noio_save();
-            bindings::sock_release(self.as_raw());
-            bindings::memalloc_noio_restore(flags);
-        }
+        let _noio = Scope::noio();
+        // SAFETY: By the type invariant the socket is ours, and it is not used after this.
+        unsafe { bindings::sock_release(self.as_raw()) };
     }
 }
 

@@ -53,7 +53,7 @@
 //!
 //! Block devices can wait for any flow, also for one that is ending. So nothing here, nor in the
 //! driver's `sk_add` and `sk_del`, allocates memory that could come from writing to one: see
-//! [`NoIo`].
+//! [`Scope::noio`].
 
 use super::{
     caps::{
@@ -63,6 +63,7 @@ use super::{
     resync::Resync, //
 };
 use crate::{
+    alloc::scope::Scope,
     bindings,
     error::to_result,
     pr_warn_once,
@@ -81,8 +82,7 @@ use crate::{
         Arc,
         Mutex,
         SpinLockIrq, //
-    },
-    types::NotThreadSafe, //
+    }, //
 };
 use core::{
     cell::UnsafeCell,
@@ -93,23 +93,6 @@ use core::{
         NonNull, //
     },
 };
-
-/// While it exists, this task's allocations do no I/O.
-struct NoIo(c_uint, NotThreadSafe);
-
-impl NoIo {
-    fn new() -> Self {
-        // SAFETY: The flags are restored by `drop()`, in the same task.
-        Self(unsafe { bindings::memalloc_noio_save() }, NotThreadSafe)
-    }
-}
-
-impl Drop for NoIo {
-    fn drop(&mut self) {
-        // SAFETY: They are from `memalloc_noio_save()` in `new()`.
-        unsafe { bindings::memalloc_noio_restore(self.0) };
-    }
-}
 
 /// A reference to a network device, with its own tracker.
 pub(super) struct NetdevRef {
@@ -497,7 +480,7 @@ unsafe extern "C" fn netdev_event(
 /// `dev` must be valid.
 pub(super) unsafe fn device_event(event: bindings::netdev_cmd, dev: *mut bindings::net_device) {
     // Whoever waits for the locks that are taken below may be serving a block device.
-    let _noio = NoIo::new();
+    let _noio = Scope::noio();
     match event {
         bindings::netdev_cmd_NETDEV_REGISTER => {
             // SAFETY: As required.
@@ -555,7 +538,7 @@ impl Flow {
         if !READY.load(Acquire) {
             return Err(EOPNOTSUPP);
         }
-        let _noio = NoIo::new();
+        let _noio = Scope::noio();
         let dev = device.as_ptr();
         // SAFETY: `device` holds a reference.
         let ops = unsafe { dev_ops(dev) }?;
@@ -685,7 +668,7 @@ impl Flow {
 
     /// Ends the driver's part and gives up the device. May sleep; does nothing the second time.
     fn down(&self) {
-        let _noio = NoIo::new();
+        let _noio = Scope::noio();
         let mut device = self.device.lock();
         if device.is_none() {
             self.ended.store(true, Release);
@@ -974,7 +957,7 @@ pub(super) unsafe fn quiesce(dev: *mut bindings::net_device) {
     if !READY.load(Acquire) {
         return;
     }
-    let _noio = NoIo::new();
+    let _noio = Scope::noio();
     loop {
         let flow = {
             let mut known = ALL_KNOWN.lock();

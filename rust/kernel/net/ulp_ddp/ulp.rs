@@ -109,7 +109,8 @@ impl<U: Ulp> Offload<U> {
         })
     }
 
-    /// Offloads an established connection. May sleep; the socket must not be locked.
+    /// Offloads an established connection. May sleep, but waits for no block device to make memory
+    /// free; the socket must not be locked.
     ///
     /// Best done while nothing is in flight to the host: the device starts to follow the stream at
     /// the next byte that the ULP will read, which has to be the first of a PDU.
@@ -208,7 +209,7 @@ impl<U: Ulp> Offload<U> {
         self.flow.ddgst_active()
     }
 
-    /// Ends the offload. All I/Os are the ULP's again on return. May sleep.
+    /// Ends the offload. All I/Os are the ULP's again on return. May sleep, as in [`Offload::add`].
     pub fn del(self) {}
 }
 

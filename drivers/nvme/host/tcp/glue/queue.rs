@@ -9,6 +9,7 @@ use core::{
 };
 
 use kernel::{
+    alloc::scope::Scope,
     bindings,
     fmt,
     net::{
@@ -480,8 +481,6 @@ impl Queue {
             hdgst: link.params.hdgst,
             ddgst: link.params.ddgst,
         };
-        // Requests may wait for this queue, so memory must not come from writing to its device.
-        let _noio = NoIo::new();
         // SAFETY: By the requirements on the caller. What was set up on the old offload is an
         // ordinary read after it is gone. `stop()` ends the new one before the socket goes, and this
         // driver is the socket's only user.
@@ -524,8 +523,6 @@ impl Queue {
     ///
     /// Only to be called by `io_work`, or while that is disabled.
     unsafe fn end_offload(&self) {
-        // Requests may wait for this queue, so memory must not come from writing to its device.
-        let _noio = NoIo::new();
         // SAFETY: By the safety requirements nobody else uses the offload.
         drop(unsafe { (*self.offload.get()).take() });
     }
@@ -653,7 +650,7 @@ impl Queue {
             self.place(req, req.tx.cid());
         }
         // Memory that sending needs may come from the reserves: it frees some.
-        let _reserves = Reserves::new();
+        let _reserves = Scope::noreclaim();
         while let Some(item) = req.tx.next() {
             let more = if req.tx.is_last_item(params) && !self.has_more(io) {
                 More::No
@@ -1104,40 +1101,6 @@ unsafe extern "C" fn io_work(work: *mut bindings::work_struct) {
     // SAFETY: By the safety requirements. A queue is stopped, and with it its work, before it goes.
     let queue = unsafe { &*kernel::container_of!(work, Queue, io_work) };
     queue.run();
-}
-
-/// While it exists, this task's allocations may use the memory reserves.
-struct Reserves(c_uint);
-
-impl Reserves {
-    fn new() -> Self {
-        // SAFETY: The flags are restored by `drop()`, in the same task.
-        Self(unsafe { bindings::memalloc_noreclaim_save() })
-    }
-}
-
-impl Drop for Reserves {
-    fn drop(&mut self) {
-        // SAFETY: They are from `memalloc_noreclaim_save()` in `new()`.
-        unsafe { bindings::memalloc_noreclaim_restore(self.0) };
-    }
-}
-
-/// While it exists, this task's allocations do no I/O.
-struct NoIo(c_uint);
-
-impl NoIo {
-    fn new() -> Self {
-        // SAFETY: The flags are restored by `drop()`, in the same task.
-        Self(unsafe { bindings::memalloc_noio_save() })
-    }
-}
-
-impl Drop for NoIo {
-    fn drop(&mut self) {
-        // SAFETY: They are from `memalloc_noio_save()` in `new()`.
-        unsafe { bindings::memalloc_noio_restore(self.0) };
-    }
 }
 
 /// Reads from the socket into the state of the queue.
