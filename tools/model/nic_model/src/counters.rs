@@ -46,11 +46,30 @@ fn priority(frame: &[u8]) -> usize {
     }
 }
 
+/// What a frame tells the MAC of the other end (IEEE 802.3 clause 31).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Control {
+    Pause,
+    Other,
+}
+
+/// Whether a frame is a MAC control frame, of EtherType 0x8808; its opcode follows.
+pub(crate) fn control(frame: &[u8]) -> Option<Control> {
+    match frame.get(ETH_HLEN - 2..ETH_HLEN + 2)? {
+        [0x88, 0x08, 0, 1] => Some(Control::Pause),
+        [0x88, 0x08, ..] => Some(Control::Other),
+        _ => None,
+    }
+}
+
 /// Frames of one direction on the wire, bytes with FCS.
 #[derive(Clone, Debug, Default)]
 struct Way {
     casts: [Counter; 3],
     priorities: [Counter; PRIORITIES],
+    /// MAC control frames, and those of them that are pause frames.
+    controls: u64,
+    pauses: u64,
 }
 
 impl Way {
@@ -62,6 +81,9 @@ impl Way {
         if let Some(counter) = self.priorities.get_mut(priority(frame)) {
             counter.add(bytes);
         }
+        let control = control(frame);
+        self.controls += u64::from(control.is_some());
+        self.pauses += u64::from(control == Some(Control::Pause));
     }
 
     fn packets(&self) -> u64 {
@@ -202,7 +224,12 @@ impl Counters {
                     (0x40, packets(rx, MULTICAST)),
                     (0x48, packets(rx, BROADCAST)),
                     (0x60, self.oversize),
-                    (0x90, self.pauses),
+                    // A wire that waits is one that was sent a pause frame.
+                    (0x70, tx.controls + self.pauses),
+                    (0x78, rx.controls),
+                    (0x80, rx.controls - rx.pauses),
+                    (0x88, rx.pauses),
+                    (0x90, tx.pauses + self.pauses),
                 ] {
                     put(offset, value);
                 }
@@ -287,5 +314,19 @@ mod tests {
         assert_eq!((group(&counters, 0x10, 3)(0x00), group(&counters, 0x10, 3)(0x20)), (204, 1));
         assert_eq!(group(&counters, 0x10, 0)(0x20), 3);
         assert_eq!(group(&counters, 0x99, 0)(0), 0);
+    }
+
+    #[test]
+    fn control_frames_are_told_apart() {
+        let frame = |opcode: [u8; 2]| [&[1; 12][..], &[0x88, 0x08], &opcode, &[0; 44]].concat();
+        let mut counters = Counters::default();
+        for frame in [frame([0, 1]), frame([1, 1]), frame([0, 2]), vec![1; 60], vec![0x88; 14]] {
+            counters.arrived(&frame);
+        }
+        counters.departed(&frame([0, 1]));
+        counters.departed(&frame([0, 0]));
+        counters.pauses = 4;
+        let ieee = group(&counters, 0, 0);
+        assert_eq!([0x70, 0x78, 0x80, 0x88, 0x90].map(ieee), [6, 3, 2, 1, 5]);
     }
 }

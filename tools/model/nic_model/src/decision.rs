@@ -15,6 +15,8 @@ use crate::steering::Rule;
 pub(crate) enum DropReason {
     /// Shorter than an Ethernet header, longer than the MTU, or the port is down.
     Port,
+    /// A MAC control frame.
+    Control,
     /// An entry of a flow table, or the lack of one, says so.
     Steering,
     /// The TIR, or the queue that it leads to, is not there.
@@ -81,6 +83,7 @@ impl Display for Decision {
             Fate::Delivered { rqn, wqe } => write!(f, "rq {rqn:#x} wqe {wqe}")?,
             Fate::Dropped(why) => f.write_str(match why {
                 DropReason::Port => "dropped: port down or bad length",
+                DropReason::Control => "taken by the MAC: a control frame",
                 DropReason::Steering => "dropped: steering",
                 DropReason::NoQueue => "dropped: no receive queue",
                 DropReason::QueueState => "dropped: receive queue not ready",

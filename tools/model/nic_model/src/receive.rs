@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::caps;
+use crate::counters;
 use crate::decision::{Decision, DropReason, Fate};
 use crate::events::Completion;
 use crate::faults::{QueueKind, Syndrome};
@@ -161,6 +162,10 @@ impl Hca {
             self.port.counters.oversize += u64::from(!self.port.fits(frame));
             return Some(Decision::dropped(None, DropReason::Port));
         };
+        // These end in the MAC. Sending does not stop for a pause frame: its time is that of a wire.
+        if counters::control(frame).is_some() {
+            return Some(Decision::dropped(None, DropReason::Control));
+        }
         let (verdict, rule) = self.objects.steering.lookup(&Headers::of(frame, &packet));
         let Verdict::Tir(tirn, flow_tag) = verdict else {
             self.port.counters.steering_drops += 1;
