@@ -36,6 +36,7 @@ use core::{
 
 mod rss;
 mod rule;
+mod stats;
 #[cfg(CONFIG_RUST_NET_KUNIT_TEST)]
 mod tests;
 
@@ -55,6 +56,15 @@ pub use self::{
         RxAction,
         RxFlow,
         RxRule, //
+    },
+    stats::{
+        EthCtrlStats,
+        EthMacStats,
+        EthPhyStats,
+        PauseStats,
+        RmonStats,
+        Stats,
+        RMON_MAX_SIZES, //
     }, //
 };
 
@@ -178,52 +188,6 @@ pub struct PauseParam {
     pub tx: bool,
 }
 
-/// Pause frames that were counted; nothing where the device does not count.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PauseStats {
-    /// Pause frames received.
-    pub rx_frames: Option<u64>,
-    /// Pause frames sent.
-    pub tx_frames: Option<u64>,
-}
-
-/// Takes the private statistics of a device (`ethtool -S`).
-pub struct Stats<'a> {
-    count: usize,
-    limit: usize,
-    sink: Sink<'a>,
-}
-
-enum Sink<'a> {
-    Count,
-    Names(&'a mut [[u8; GSTRING_LEN]]),
-    Values(&'a mut [u64]),
-}
-
-impl Stats<'_> {
-    /// Adds a counter. The name may have at most 31 bytes.
-    pub fn add(&mut self, name: fmt::Arguments<'_>, value: u64) {
-        let index = self.count;
-        self.count += 1;
-        if index >= self.limit {
-            return;
-        }
-        match &mut self.sink {
-            Sink::Count => (),
-            Sink::Names(names) => {
-                if let Some(slot) = names.get_mut(index) {
-                    write_field(slot, name);
-                }
-            }
-            Sink::Values(values) => {
-                if let Some(slot) = values.get_mut(index) {
-                    *slot = value;
-                }
-            }
-        }
-    }
-}
-
 /// ethtool callbacks of a network driver.
 ///
 /// Corresponds to [`struct ethtool_ops`]. The link state is answered from the carrier.
@@ -260,6 +224,10 @@ pub trait Operations: Driver {
     /// Locations of rules of receive classification. For drivers with [`Self::insert_rx_rule`].
     const RX_RULE_LOCATIONS: u32 = 0;
 
+    /// Sizes of frames that [`Self::get_rmon_stats`] tells apart: the least and the greatest of
+    /// each, in bytes with FCS. [`RMON_MAX_SIZES`] at most.
+    const RMON_SIZES: &'static [(u16, u16)] = &[];
+
     /// Returns how pause frames are used; the default if the device does not tell.
     fn get_pauseparam(_dev: &Device<Self>) -> PauseParam {
         build_error!(VTABLE_DEFAULT_ERROR)
@@ -267,6 +235,26 @@ pub trait Operations: Driver {
 
     /// Returns how many pause frames there were.
     fn get_pause_stats(_dev: &Device<Self>) -> PauseStats {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Returns what the PHY counts (`ethtool -S --groups eth-phy`).
+    fn get_eth_phy_stats(_dev: &Device<Self>) -> EthPhyStats {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Returns what the MAC counts (`ethtool -S --groups eth-mac`).
+    fn get_eth_mac_stats(_dev: &Device<Self>) -> EthMacStats {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Returns how many MAC control frames there were (`ethtool -S --groups eth-ctrl`).
+    fn get_eth_ctrl_stats(_dev: &Device<Self>) -> EthCtrlStats {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Returns how many frames there were of each size (`ethtool -S --groups rmon`).
+    fn get_rmon_stats(_dev: &Device<Self>) -> RmonStats {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
@@ -497,6 +485,26 @@ impl<T: Operations> Adapter<T> {
         } else {
             None
         },
+        get_eth_phy_stats: if T::HAS_GET_ETH_PHY_STATS {
+            Some(Self::get_eth_phy_stats)
+        } else {
+            None
+        },
+        get_eth_mac_stats: if T::HAS_GET_ETH_MAC_STATS {
+            Some(Self::get_eth_mac_stats)
+        } else {
+            None
+        },
+        get_eth_ctrl_stats: if T::HAS_GET_ETH_CTRL_STATS {
+            Some(Self::get_eth_ctrl_stats)
+        } else {
+            None
+        },
+        get_rmon_stats: if T::HAS_GET_RMON_STATS {
+            Some(Self::get_rmon_stats)
+        } else {
+            None
+        },
         get_sset_count: if T::HAS_GET_ETHTOOL_STATS {
             Some(Self::get_sset_count)
         } else {
@@ -673,13 +681,70 @@ impl<T: Operations> Adapter<T> {
         let counted = T::get_pause_stats(unsafe { Device::<T>::from_raw(dev) });
         // SAFETY: The core passes a structure that is exclusively ours, in which every counter says
         // that it was not set.
-        let stats = unsafe { &mut (*stats).__bindgen_anon_1.stats };
-        if let Some(frames) = counted.rx_frames {
-            stats.rx_pause_frames = frames;
-        }
-        if let Some(frames) = counted.tx_frames {
-            stats.tx_pause_frames = frames;
-        }
+        counted.write(unsafe { &mut *stats });
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::get_drvinfo`].
+    unsafe extern "C" fn get_eth_phy_stats(
+        dev: *mut bindings::net_device,
+        stats: *mut bindings::ethtool_eth_phy_stats,
+    ) {
+        // SAFETY: As in `get_drvinfo()`.
+        let counted = T::get_eth_phy_stats(unsafe { Device::<T>::from_raw(dev) });
+        // SAFETY: The core passes a structure that is exclusively ours, in which every counter says
+        // that it was not set.
+        counted.write(unsafe { &mut *stats });
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::get_drvinfo`].
+    unsafe extern "C" fn get_eth_mac_stats(
+        dev: *mut bindings::net_device,
+        stats: *mut bindings::ethtool_eth_mac_stats,
+    ) {
+        // SAFETY: As in `get_drvinfo()`.
+        let counted = T::get_eth_mac_stats(unsafe { Device::<T>::from_raw(dev) });
+        // SAFETY: The core passes a structure that is exclusively ours, in which every counter says
+        // that it was not set.
+        counted.write(unsafe { &mut *stats });
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::get_drvinfo`].
+    unsafe extern "C" fn get_eth_ctrl_stats(
+        dev: *mut bindings::net_device,
+        stats: *mut bindings::ethtool_eth_ctrl_stats,
+    ) {
+        // SAFETY: As in `get_drvinfo()`.
+        let counted = T::get_eth_ctrl_stats(unsafe { Device::<T>::from_raw(dev) });
+        // SAFETY: The core passes a structure that is exclusively ours, in which every counter says
+        // that it was not set.
+        counted.write(unsafe { &mut *stats });
+    }
+
+    const RMON_RANGES: &'static [bindings::ethtool_rmon_hist_range; RMON_MAX_SIZES] =
+        &stats::rmon_ranges(T::RMON_SIZES);
+
+    /// # Safety
+    ///
+    /// As [`Self::get_drvinfo`].
+    unsafe extern "C" fn get_rmon_stats(
+        dev: *mut bindings::net_device,
+        stats: *mut bindings::ethtool_rmon_stats,
+        ranges: *mut *const bindings::ethtool_rmon_hist_range,
+    ) {
+        // SAFETY: As in `get_drvinfo()`.
+        let counted = T::get_rmon_stats(unsafe { Device::<T>::from_raw(dev) });
+        // SAFETY: The core passes a structure that is exclusively ours, in which every counter says
+        // that it was not set.
+        counted.write(unsafe { &mut *stats });
+        // SAFETY: The core passes a pointer to a pointer that is exclusively ours. It reads as many
+        // ranges as the array has.
+        unsafe { *ranges = Self::RMON_RANGES.as_ptr() };
     }
 
     /// # Safety
@@ -691,13 +756,9 @@ impl<T: Operations> Adapter<T> {
         }
         // SAFETY: As in `get_drvinfo()`.
         let dev = unsafe { Device::<T>::from_raw(dev) };
-        let mut stats = Stats {
-            count: 0,
-            limit: 0,
-            sink: Sink::Count,
-        };
+        let mut stats = Stats::to_count();
         T::get_ethtool_stats(dev, &mut stats);
-        let count = c_int::try_from(stats.count).unwrap_or(0);
+        let count = c_int::try_from(stats.count()).unwrap_or(0);
         // CAST: Not negative.
         dev.set_stats_count(count as u32);
         count
@@ -718,12 +779,7 @@ impl<T: Operations> Adapter<T> {
         // and calls this, all under RTNL.
         let names =
             unsafe { core::slice::from_raw_parts_mut(data.cast::<[u8; GSTRING_LEN]>(), limit) };
-        let mut stats = Stats {
-            count: 0,
-            limit,
-            sink: Sink::Names(names),
-        };
-        T::get_ethtool_stats(dev, &mut stats);
+        T::get_ethtool_stats(dev, &mut Stats::to_names(names));
     }
 
     /// # Safety
@@ -740,12 +796,7 @@ impl<T: Operations> Adapter<T> {
         let limit = unsafe { ptr::addr_of!((*request).n_stats).read() } as usize;
         // SAFETY: By the safety requirements; the core zeroed the memory.
         let values = unsafe { core::slice::from_raw_parts_mut(data, limit) };
-        let mut stats = Stats {
-            count: 0,
-            limit,
-            sink: Sink::Values(values),
-        };
-        T::get_ethtool_stats(dev, &mut stats);
+        T::get_ethtool_stats(dev, &mut Stats::to_values(values));
     }
 
     /// # Safety

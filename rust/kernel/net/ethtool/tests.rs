@@ -98,6 +98,7 @@ impl Operations for Test {
     const ADAPTIVE_COALESCE: bool = true;
     const RXFH_MAX_NUM_CONTEXTS: u32 = 4;
     const RX_RULE_LOCATIONS: u32 = 16;
+    const RMON_SIZES: &'static [(u16, u16)] = &[(0, 64), (65, 1518)];
 
     fn get_ringparam(dev: &Device<Self>) -> RingParam {
         dev.data().state.lock().rings
@@ -128,6 +129,37 @@ impl Operations for Test {
             rx_frames: Some(3),
             tx_frames: None,
         }
+    }
+
+    fn get_eth_phy_stats(_dev: &Device<Self>) -> EthPhyStats {
+        EthPhyStats {
+            symbol_error_during_carrier: Some(4),
+        }
+    }
+
+    fn get_eth_mac_stats(_dev: &Device<Self>) -> EthMacStats {
+        EthMacStats {
+            frames_transmitted_ok: Some(5),
+            frame_too_long_errors: Some(0),
+            ..EthMacStats::default()
+        }
+    }
+
+    fn get_eth_ctrl_stats(_dev: &Device<Self>) -> EthCtrlStats {
+        EthCtrlStats {
+            unsupported_opcodes_received: Some(6),
+            ..EthCtrlStats::default()
+        }
+    }
+
+    fn get_rmon_stats(_dev: &Device<Self>) -> RmonStats {
+        let mut stats = RmonStats {
+            jabbers: Some(7),
+            ..RmonStats::default()
+        };
+        stats.hist[1] = Some(8);
+        stats.hist_tx[0] = Some(9);
+        stats
     }
 
     fn get_channels(dev: &Device<Self>) -> Channels {
@@ -279,6 +311,21 @@ macro_rules! call {
     }};
 }
 
+const NOT_SET: u64 = u64::MAX;
+
+/// What an operation sets of counters, of which the core sets none.
+macro_rules! counted {
+    ($raw:ident, |$stats:ident| $call:expr) => {{
+        let mut raw = bindings::$raw::default();
+        // SAFETY: All parts of the union are counters, which any bits are.
+        unsafe { ptr::write_bytes(&mut raw.__bindgen_anon_1.stats, 0xff, 1) };
+        let $stats = &mut raw;
+        $call;
+        // SAFETY: As above.
+        unsafe { raw.__bindgen_anon_1.stats }
+    }};
+}
+
 fn masked<T>(value: T, mask: T) -> Masked<T> {
     Masked { value, mask }
 }
@@ -351,8 +398,6 @@ mod cases {
 
     #[test]
     fn pause_frames_are_reported_as_far_as_they_are_counted() -> Result {
-        const NOT_SET: u64 = u64::MAX;
-
         let faux = faux::Registration::new(c"rust_net_kunit", None)?;
         let dev = register(&faux)?;
         let mut param = bindings::ethtool_pauseparam {
@@ -361,16 +406,55 @@ mod cases {
         };
         call!(get_pauseparam(dev.as_raw(), &mut param));
         assert_eq!((param.autoneg, param.rx_pause, param.tx_pause), (0, 1, 0));
-        let mut stats = bindings::ethtool_pause_stats::default();
-        // SAFETY: All parts of the union are counters.
-        let counters = unsafe { &mut stats.__bindgen_anon_1.stats };
-        counters.rx_pause_frames = NOT_SET;
-        counters.tx_pause_frames = NOT_SET;
-        call!(get_pause_stats(dev.as_raw(), &mut stats));
-        // SAFETY: As above.
-        let counters = unsafe { stats.__bindgen_anon_1.stats };
+        let counters = counted!(ethtool_pause_stats, |stats| {
+            call!(get_pause_stats(dev.as_raw(), stats))
+        });
         assert_eq!(counters.rx_pause_frames, 3);
         assert_eq!(counters.tx_pause_frames, NOT_SET);
+        Ok(())
+    }
+
+    #[test]
+    fn standard_counters_are_reported_as_far_as_they_are_counted() -> Result {
+        let faux = faux::Registration::new(c"rust_net_kunit", None)?;
+        let dev = register(&faux)?;
+        let raw = dev.as_raw();
+        let phy = counted!(ethtool_eth_phy_stats, |stats| {
+            call!(get_eth_phy_stats(raw, stats))
+        });
+        assert_eq!(phy.SymbolErrorDuringCarrier, 4);
+        let mac = counted!(ethtool_eth_mac_stats, |stats| {
+            call!(get_eth_mac_stats(raw, stats))
+        });
+        assert_eq!(mac.FramesTransmittedOK, 5);
+        assert_eq!(mac.FrameTooLongErrors, 0);
+        assert_eq!(mac.FramesReceivedOK, NOT_SET);
+        let ctrl = counted!(ethtool_eth_ctrl_stats, |stats| {
+            call!(get_eth_ctrl_stats(raw, stats))
+        });
+        assert_eq!(ctrl.UnsupportedOpcodesReceived, 6);
+        assert_eq!(ctrl.MACControlFramesReceived, NOT_SET);
+        Ok(())
+    }
+
+    #[test]
+    fn frames_are_counted_by_size() -> Result {
+        let faux = faux::Registration::new(c"rust_net_kunit", None)?;
+        let dev = register(&faux)?;
+        let mut ranges = ptr::null();
+        let rmon = counted!(ethtool_rmon_stats, |stats| {
+            call!(get_rmon_stats(dev.as_raw(), stats, &mut ranges))
+        });
+        assert_eq!((rmon.jabbers, rmon.fragments), (7, NOT_SET));
+        assert_eq!((rmon.hist[0], rmon.hist[1]), (NOT_SET, 8));
+        assert_eq!((rmon.hist_tx[0], rmon.hist_tx[1]), (9, NOT_SET));
+        // SAFETY: The driver's sizes, and what ends them.
+        let ranges = unsafe { core::slice::from_raw_parts(ranges, 3) };
+        let sizes = [0, 1, 2].map(|index| (ranges[index].low, ranges[index].high));
+        assert_eq!(sizes, [(0, 64), (65, 1518), (0, 0)]);
+        // There is no room for an end then.
+        let full = stats::rmon_ranges(&[(1, 2); RMON_MAX_SIZES]);
+        assert!(full.iter().all(|range| range.high == 2));
         Ok(())
     }
 
