@@ -29,6 +29,11 @@ typedef unsigned long long u64;
 #define SIZE(s) printf(#s " %zu\\n", sizeof(struct mlx5_ifc_##s##_bits))
 #define FIELD(s, f) printf(#s "." #f " %zu %zu\\n", offsetof(struct mlx5_ifc_##s##_bits, f), \\
 	sizeof(((struct mlx5_ifc_##s##_bits *)0)->f))
+/* A counter in two halves, which the driver has as one. */
+#define COUNTER(s, f) do { \\
+	_Static_assert(offsetof(struct mlx5_ifc_##s##_bits, f##_low) == offsetof(struct mlx5_ifc_##s##_bits, f##_high) + 32, #f); \\
+	printf(#s "." #f " %zu 64\\n", offsetof(struct mlx5_ifc_##s##_bits, f##_high)); \\
+} while (0)
 int main(void)
 {
 """
@@ -49,7 +54,8 @@ def main():
     lines = [HEAD]
     for struct, fields in names():
         lines.append(f"\tSIZE({struct});")
-        lines += [f"\tFIELD({struct}, {field});" for field in fields]
+        kind = "COUNTER" if struct.endswith("_cntrs_grp_data_layout") else "FIELD"
+        lines += [f"\t{kind}({struct}, {field});" for field in fields]
     lines.append("}")
     with tempfile.TemporaryDirectory() as tmp:
         source, program = Path(tmp) / "ifc.c", Path(tmp) / "ifc"

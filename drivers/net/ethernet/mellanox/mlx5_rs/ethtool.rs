@@ -9,6 +9,9 @@ use kernel::{
             Coalesce,
             DrvInfo,
             Duplex,
+            EthCtrlStats,
+            EthMacStats,
+            EthPhyStats,
             ExtAck,
             FlowType,
             HashFields,
@@ -20,6 +23,7 @@ use kernel::{
             PauseParam,
             PauseStats,
             RingParam,
+            RmonStats,
             RxAction,
             RxRule,
             Rxfh,
@@ -33,6 +37,7 @@ use kernel::{
 
 use crate::{
     cq,
+    hca::CounterGroup,
     netdev::{
         self,
         Mlx5Netdev,
@@ -47,12 +52,16 @@ use crate::{
         TABLE_SIZE, //
     },
     stats::{
+        self,
         Counters,
-        PORT_COUNTERS,
-        RX_PAUSE,
-        TX_PAUSE, //
+        FRAME_SIZES,
+        PORT_COUNTERS, //
     },
-    steering, //
+    steering,
+    wire::{
+        ctx::IeeeCounters,
+        Layout, //
+    }, //
 };
 
 /// Changes the settings of a context, all or nothing.
@@ -147,6 +156,12 @@ fn check_moderation(dev: &Device<Mlx5Netdev>, extack: &mut ExtAck<'_>) -> Result
     Ok(())
 }
 
+/// Counters of the port in the form of the core; nothing if the device does not tell.
+fn counted<G: CounterGroup, S: Default>(dev: &Device<Mlx5Netdev>, form: fn(&G) -> S) -> S {
+    let counters = dev.data().hca.port_counters();
+    counters.map_or_else(|_| S::default(), |counters| form(&counters))
+}
+
 /// Changes the settings of an RSS context that there is.
 fn change_context(
     dev: &Device<Mlx5Netdev>,
@@ -166,6 +181,7 @@ impl Operations for Mlx5Netdev {
     const RXFH_MAX_NUM_CONTEXTS: u32 = rss::MAX_CONTEXTS;
     const ADAPTIVE_COALESCE: bool = true;
     const RX_RULE_LOCATIONS: u32 = steering::USER_RULES;
+    const RMON_SIZES: &'static [(u16, u16)] = FRAME_SIZES;
 
     fn get_drvinfo(dev: &Device<Self>, info: &mut DrvInfo<'_>) {
         let (major, minor, sub) = dev.data().hca.firmware();
@@ -193,11 +209,23 @@ impl Operations for Mlx5Netdev {
     }
 
     fn get_pause_stats(dev: &Device<Self>) -> PauseStats {
-        let counters = dev.data().hca.port_counters().ok();
-        PauseStats {
-            rx_frames: counters.as_ref().map(|counters| RX_PAUSE.value(counters)),
-            tx_frames: counters.as_ref().map(|counters| TX_PAUSE.value(counters)),
-        }
+        counted(dev, stats::pause)
+    }
+
+    fn get_eth_phy_stats(dev: &Device<Self>) -> EthPhyStats {
+        counted(dev, stats::phy)
+    }
+
+    fn get_eth_mac_stats(dev: &Device<Self>) -> EthMacStats {
+        counted(dev, stats::mac)
+    }
+
+    fn get_eth_ctrl_stats(dev: &Device<Self>) -> EthCtrlStats {
+        counted(dev, stats::ctrl)
+    }
+
+    fn get_rmon_stats(dev: &Device<Self>) -> RmonStats {
+        counted(dev, stats::rmon)
     }
 
     fn get_ethtool_stats(dev: &Device<Self>, stats: &mut Stats<'_>) {
@@ -217,11 +245,11 @@ impl Operations for Mlx5Netdev {
             }
         }
         // Names stay in their places, whatever the device says.
-        let counters = data.hca.port_counters();
+        let counters = data.hca.port_counters::<IeeeCounters>();
         for (name, counter) in PORT_COUNTERS {
             let value = counters
                 .as_ref()
-                .map_or(0, |counters| counter.value(counters));
+                .map_or(0, |counters| counters.get(counter));
             stats.add(fmt!("{name}"), value);
         }
     }

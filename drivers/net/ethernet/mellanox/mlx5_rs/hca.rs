@@ -471,9 +471,11 @@ impl Hca {
         })
     }
 
-    /// What the port counts.
-    pub(crate) fn port_counters(&self) -> Result<IeeeCounters> {
-        let register = PpcntRegister::zeroed().with(PpcntRegister::LOCAL_PORT, PORT);
+    /// A group of what the port counts.
+    pub(crate) fn port_counters<G: CounterGroup>(&self) -> Result<G> {
+        let register = PpcntRegister::zeroed()
+            .with(PpcntRegister::LOCAL_PORT, PORT)
+            .with(PpcntRegister::GRP, G::GROUP);
         let register = self.access_register(REGISTER_PPCNT, register, true)?;
         Ok(register.extract(PpcntRegister::COUNTER_SET))
     }
@@ -495,3 +497,17 @@ const REGISTER_PPCNT: u32 = 0x5008;
 
 /// The port of the function, for registers.
 const PORT: u32 = 1;
+
+/// A group of counters of register PPCNT.
+pub(crate) trait CounterGroup: Layout {
+    /// Its number.
+    const GROUP: u32;
+}
+
+impl CounterGroup for IeeeCounters {
+    const GROUP: u32 = 0;
+}
+
+impl CounterGroup for RmonCounters {
+    const GROUP: u32 = 2;
+}

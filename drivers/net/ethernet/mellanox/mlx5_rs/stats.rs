@@ -1,14 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counters of a channel, which outlive it.
+//! Counters of the channels, which outlive them, and of the port.
 
-use kernel::sync::atomic::{
-    Atomic,
-    Relaxed, //
+use kernel::{
+    net::ethtool::{
+        EthCtrlStats,
+        EthMacStats,
+        EthPhyStats,
+        PauseStats,
+        RmonStats, //
+    },
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    }, //
 };
 
 use crate::wire::{
-    ctx::IeeeCounters,
+    ctx::{
+        IeeeCounters,
+        RmonCounters, //
+    },
     Field,
     Layout, //
 };
@@ -114,104 +126,132 @@ impl Default for Counter {
     }
 }
 
-/// A counter of the port.
-#[derive(Clone, Copy)]
-pub(crate) struct PortCounter {
-    high: Field<IeeeCounters>,
-    low: Field<IeeeCounters>,
-}
-
-impl PortCounter {
-    /// Its value among all.
-    pub(crate) fn value(self, counters: &IeeeCounters) -> u64 {
-        counters.get(self.high) << 32 | counters.get(self.low)
-    }
-}
-
-/// Pause frames received.
-pub(crate) const RX_PAUSE: PortCounter = PortCounter {
-    high: IeeeCounters::A_PAUSE_MAC_CTRL_FRAMES_RECEIVED_HIGH,
-    low: IeeeCounters::A_PAUSE_MAC_CTRL_FRAMES_RECEIVED_LOW,
-};
-
-/// Pause frames sent.
-pub(crate) const TX_PAUSE: PortCounter = PortCounter {
-    high: IeeeCounters::A_PAUSE_MAC_CTRL_FRAMES_TRANSMITTED_HIGH,
-    low: IeeeCounters::A_PAUSE_MAC_CTRL_FRAMES_TRANSMITTED_LOW,
-};
-
 /// Counters of the port by the names that tools know.
-pub(crate) const PORT_COUNTERS: [(&str, PortCounter); 12] = [
-    (
-        "rx_packets_phy",
-        PortCounter {
-            high: IeeeCounters::A_FRAMES_RECEIVED_OK_HIGH,
-            low: IeeeCounters::A_FRAMES_RECEIVED_OK_LOW,
-        },
-    ),
-    (
-        "tx_packets_phy",
-        PortCounter {
-            high: IeeeCounters::A_FRAMES_TRANSMITTED_OK_HIGH,
-            low: IeeeCounters::A_FRAMES_TRANSMITTED_OK_LOW,
-        },
-    ),
-    (
-        "rx_bytes_phy",
-        PortCounter {
-            high: IeeeCounters::A_OCTETS_RECEIVED_OK_HIGH,
-            low: IeeeCounters::A_OCTETS_RECEIVED_OK_LOW,
-        },
-    ),
-    (
-        "tx_bytes_phy",
-        PortCounter {
-            high: IeeeCounters::A_OCTETS_TRANSMITTED_OK_HIGH,
-            low: IeeeCounters::A_OCTETS_TRANSMITTED_OK_LOW,
-        },
-    ),
+pub(crate) const PORT_COUNTERS: [(&str, Field<IeeeCounters>); 12] = [
+    ("rx_packets_phy", IeeeCounters::A_FRAMES_RECEIVED_OK),
+    ("tx_packets_phy", IeeeCounters::A_FRAMES_TRANSMITTED_OK),
+    ("rx_bytes_phy", IeeeCounters::A_OCTETS_RECEIVED_OK),
+    ("tx_bytes_phy", IeeeCounters::A_OCTETS_TRANSMITTED_OK),
     (
         "rx_multicast_phy",
-        PortCounter {
-            high: IeeeCounters::A_MULTICAST_FRAMES_RECEIVED_OK_HIGH,
-            low: IeeeCounters::A_MULTICAST_FRAMES_RECEIVED_OK_LOW,
-        },
+        IeeeCounters::A_MULTICAST_FRAMES_RECEIVED_OK,
     ),
     (
         "tx_multicast_phy",
-        PortCounter {
-            high: IeeeCounters::A_MULTICAST_FRAMES_XMITTED_OK_HIGH,
-            low: IeeeCounters::A_MULTICAST_FRAMES_XMITTED_OK_LOW,
-        },
+        IeeeCounters::A_MULTICAST_FRAMES_XMITTED_OK,
     ),
     (
         "rx_broadcast_phy",
-        PortCounter {
-            high: IeeeCounters::A_BROADCAST_FRAMES_RECEIVED_OK_HIGH,
-            low: IeeeCounters::A_BROADCAST_FRAMES_RECEIVED_OK_LOW,
-        },
+        IeeeCounters::A_BROADCAST_FRAMES_RECEIVED_OK,
     ),
     (
         "tx_broadcast_phy",
-        PortCounter {
-            high: IeeeCounters::A_BROADCAST_FRAMES_XMITTED_OK_HIGH,
-            low: IeeeCounters::A_BROADCAST_FRAMES_XMITTED_OK_LOW,
-        },
+        IeeeCounters::A_BROADCAST_FRAMES_XMITTED_OK,
     ),
     (
         "rx_crc_errors_phy",
-        PortCounter {
-            high: IeeeCounters::A_FRAME_CHECK_SEQUENCE_ERRORS_HIGH,
-            low: IeeeCounters::A_FRAME_CHECK_SEQUENCE_ERRORS_LOW,
-        },
+        IeeeCounters::A_FRAME_CHECK_SEQUENCE_ERRORS,
     ),
     (
         "rx_oversize_pkts_phy",
-        PortCounter {
-            high: IeeeCounters::A_FRAME_TOO_LONG_ERRORS_HIGH,
-            low: IeeeCounters::A_FRAME_TOO_LONG_ERRORS_LOW,
-        },
+        IeeeCounters::A_FRAME_TOO_LONG_ERRORS,
     ),
-    ("rx_pause_ctrl_phy", RX_PAUSE),
-    ("tx_pause_ctrl_phy", TX_PAUSE),
+    (
+        "rx_pause_ctrl_phy",
+        IeeeCounters::A_PAUSE_MAC_CTRL_FRAMES_RECEIVED,
+    ),
+    (
+        "tx_pause_ctrl_phy",
+        IeeeCounters::A_PAUSE_MAC_CTRL_FRAMES_TRANSMITTED,
+    ),
 ];
+
+/// Sizes of received frames that [`RmonCounters`] tells apart, in bytes with FCS.
+pub(crate) const FRAME_SIZES: &[(u16, u16)] = &[
+    (0, 64),
+    (65, 127),
+    (128, 255),
+    (256, 511),
+    (512, 1023),
+    (1024, 1518),
+    (1519, 2047),
+    (2048, 4095),
+    (4096, 8191),
+    (8192, 10239),
+];
+
+/// What the MAC counts.
+pub(crate) fn mac(counters: &IeeeCounters) -> EthMacStats {
+    let get = |field| Some(counters.get(field));
+    EthMacStats {
+        frames_transmitted_ok: get(IeeeCounters::A_FRAMES_TRANSMITTED_OK),
+        frames_received_ok: get(IeeeCounters::A_FRAMES_RECEIVED_OK),
+        frame_check_sequence_errors: get(IeeeCounters::A_FRAME_CHECK_SEQUENCE_ERRORS),
+        alignment_errors: get(IeeeCounters::A_ALIGNMENT_ERRORS),
+        octets_transmitted_ok: get(IeeeCounters::A_OCTETS_TRANSMITTED_OK),
+        octets_received_ok: get(IeeeCounters::A_OCTETS_RECEIVED_OK),
+        multicast_frames_xmitted_ok: get(IeeeCounters::A_MULTICAST_FRAMES_XMITTED_OK),
+        broadcast_frames_xmitted_ok: get(IeeeCounters::A_BROADCAST_FRAMES_XMITTED_OK),
+        multicast_frames_received_ok: get(IeeeCounters::A_MULTICAST_FRAMES_RECEIVED_OK),
+        broadcast_frames_received_ok: get(IeeeCounters::A_BROADCAST_FRAMES_RECEIVED_OK),
+        in_range_length_errors: get(IeeeCounters::A_IN_RANGE_LENGTH_ERRORS),
+        out_of_range_length_field: get(IeeeCounters::A_OUT_OF_RANGE_LENGTH_FIELD),
+        frame_too_long_errors: get(IeeeCounters::A_FRAME_TOO_LONG_ERRORS),
+        ..EthMacStats::default()
+    }
+}
+
+/// What the PHY counts.
+pub(crate) fn phy(counters: &IeeeCounters) -> EthPhyStats {
+    EthPhyStats {
+        symbol_error_during_carrier: Some(
+            counters.get(IeeeCounters::A_SYMBOL_ERROR_DURING_CARRIER),
+        ),
+    }
+}
+
+/// MAC control frames.
+pub(crate) fn ctrl(counters: &IeeeCounters) -> EthCtrlStats {
+    let get = |field| Some(counters.get(field));
+    EthCtrlStats {
+        frames_transmitted: get(IeeeCounters::A_MAC_CONTROL_FRAMES_TRANSMITTED),
+        frames_received: get(IeeeCounters::A_MAC_CONTROL_FRAMES_RECEIVED),
+        unsupported_opcodes_received: get(IeeeCounters::A_UNSUPPORTED_OPCODES_RECEIVED),
+    }
+}
+
+/// Pause frames.
+pub(crate) fn pause(counters: &IeeeCounters) -> PauseStats {
+    let get = |field| Some(counters.get(field));
+    PauseStats {
+        tx_frames: get(IeeeCounters::A_PAUSE_MAC_CTRL_FRAMES_TRANSMITTED),
+        rx_frames: get(IeeeCounters::A_PAUSE_MAC_CTRL_FRAMES_RECEIVED),
+    }
+}
+
+/// Received frames by their size; those that are sent are not told apart.
+pub(crate) fn rmon(counters: &RmonCounters) -> RmonStats {
+    let get = |field| Some(counters.get(field));
+    let mut stats = RmonStats {
+        undersize_pkts: get(RmonCounters::ETHER_STATS_UNDERSIZE_PKTS),
+        fragments: get(RmonCounters::ETHER_STATS_FRAGMENTS),
+        jabbers: get(RmonCounters::ETHER_STATS_JABBERS),
+        ..RmonStats::default()
+    };
+    let sizes = [
+        RmonCounters::ETHER_STATS_PKTS64OCTETS,
+        RmonCounters::ETHER_STATS_PKTS65TO127OCTETS,
+        RmonCounters::ETHER_STATS_PKTS128TO255OCTETS,
+        RmonCounters::ETHER_STATS_PKTS256TO511OCTETS,
+        RmonCounters::ETHER_STATS_PKTS512TO1023OCTETS,
+        RmonCounters::ETHER_STATS_PKTS1024TO1518OCTETS,
+        RmonCounters::ETHER_STATS_PKTS1519TO2047OCTETS,
+        RmonCounters::ETHER_STATS_PKTS2048TO4095OCTETS,
+        RmonCounters::ETHER_STATS_PKTS4096TO8191OCTETS,
+        RmonCounters::ETHER_STATS_PKTS8192TO10239OCTETS,
+    ];
+    for (count, field) in stats.hist.iter_mut().zip(sizes) {
+        *count = get(field);
+    }
+    stats
+}
