@@ -26,8 +26,10 @@ OUTCOMES = ("pass", "fail", "skip")
 TESTS = (
     "ping", "stats", "queues", "gro", "napi_id", "napi_threaded", "hds", "ring_reconfig",
     "hw/csum", "hw/tso", "hw/uso", "hw/rss_api", "hw/rss_ctx", "hw/rss_drv", "hw/rss_input_xfrm", "hw/toeplitz", "hw/ntuple", "hw/irq",
-    "hw/gro_hw", "hw/pp_alloc_fail",
+    "hw/gro_hw", "hw/pp_alloc_fail", "hw/ethtool_std_stats", "hw/ethtool_rmon",
 )
+# Those that are shell scripts; the others are Python programs.
+SHELL_TESTS = ("hw/ethtool_std_stats", "hw/ethtool_rmon")
 # Those that make check runs: quick, and not about time.
 QUICK = ("queues", "napi_id", "hw/irq")
 DIRECTORY = "tools/testing/selftests/drivers/net"
@@ -134,7 +136,8 @@ def command(test, prefix=""):
     directory, name = os.path.split(test)
     # What the tests allow a slow machine.
     settings = "KSFT_MACHINE_SLOW=yes PATH=/opt/repo/tools/lab/guest/bin:$PATH"
-    return f"(cd /opt/selftests/{DIRECTORY}/{directory} && {settings} {prefix}python3 -B ./{name}.py)"
+    program = f"bash ./{name}.sh" if test in SHELL_TESTS else f"python3 -B ./{name}.py"
+    return f"(cd /opt/selftests/{DIRECTORY}/{directory} && {settings} {prefix}{program})"
 
 
 def run_test(step, driver, test):
@@ -196,8 +199,8 @@ class Record:
                 continue
             row = self.row(test, name)
             why = case.reason
-            # A failure's recorded reason may be a person's finding: it stays as long as there is a failure.
-            if row and (case.outcome == "pass" or case.outcome == "fail" and "fail" in row[2].values()):
+            # A recorded reason may be a person's finding: of a failure it stays as long as there is one, of others where the test has none.
+            if row and (case.outcome == "pass" or not why or case.outcome == "fail" and "fail" in row[2].values()):
                 why = row[3]
             groups.setdefault((tuple(outcomes[d] for d in DRIVERS), why), []).append(name)
         # A run that ended early says nothing about the cases that it did not come to.

@@ -28,7 +28,7 @@ PACKAGES = {
     # guests
     "qemu-system-x86", "busybox-static", "udev", "procps", "util-linux", "iproute2", "iputils-ping", "ethtool",
     "nvme-cli", "fio", "iperf3", "netperf", "socat", "tcpdump", "tshark", "pciutils", "psmisc", "strace", "e2fsprogs", "jq",
-    "openssh-server", "python3-yaml", "python3-jsonschema",
+    "netsniff-ng", "openssh-server", "python3-yaml", "python3-jsonschema",
     # checks
     "shellcheck", "codespell", "python3-venv", "ca-certificates",
     # plots

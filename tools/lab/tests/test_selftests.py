@@ -76,6 +76,11 @@ class Tables(unittest.TestCase):
             self.assertEqual(tuple(record.outcome("queues", name, driver) for name in ("a", "b c")), outcomes)
         self.assertIsNone(record.outcome("stats", "a", "mlx5_rs"))
 
+    def test_a_reason_stays_where_a_test_gives_none(self):
+        self.record(mlx5_core={"a": Case("skip", "no such counter")})
+        record = self.record(mlx5_core={"a": Case("skip")}, mlx5_rs={"a": Case("skip")})
+        self.assertEqual(record.row("queues", "a")[3], "no such counter")
+
     def test_many_cases_make_one_row(self):
         many = {f"{what}hw_{number}": Case("skip", "no device") for what in ("", "x_") for number in range(9)}
         record = self.record(mlx5_core={"sw": Case("pass"), "x_sw": Case("pass"), **many})
