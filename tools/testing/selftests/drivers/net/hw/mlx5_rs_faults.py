@@ -19,6 +19,7 @@ from lib.py import KsftNamedVariant, KsftSkipEx, NetDrvEpEnv
 from lib.py import cmd, defer, ip
 from lib.py import ksft_disruptive, ksft_eq, ksft_exit, ksft_ge, ksft_gt
 from lib.py import ksft_ne, ksft_run, ksft_true, ksft_variants
+from net.lib.py import ksft_busy_wait
 
 # Seconds in which the driver has to be back.
 PATIENCE = 20
@@ -36,13 +37,8 @@ def _ping(cfg, count=1):
                fail=False).ret == 0
 
 
-def _wait_for(condition):
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
+def _wait_for(condition, what=""):
+    ksft_busy_wait(condition, sleep=0.05, deadline=PATIENCE, comment=what)
 
 
 def _counters(cfg, wanted):
@@ -78,7 +74,7 @@ def _sending(cfg):
 
 
 def _traffic_resumes(cfg):
-    ksft_true(_wait_for(lambda: _ping(cfg)), "traffic resumes")
+    _wait_for(lambda: _ping(cfg), "traffic resumes")
     ksft_true(_ping(cfg, 20), "and goes on")
 
 
@@ -107,7 +103,7 @@ def queue_recovers(cfg, port, counter):
         _ping(cfg)
         return _counters(cfg, "recover") > recovered
 
-    ksft_true(_wait_for(seen), "the queues are made anew")
+    _wait_for(seen, "the queues are made anew")
     ksft_gt(_counters(cfg, counter), errors, counter)
     _traffic_resumes(cfg)
 
@@ -189,7 +185,7 @@ def given_up(cfg, port):
     _trigger(cfg, port)
     # Makes the queues anew, and destroys the former ones.
     _set_mtu(cfg, cfg.dev["mtu"] - 100, fail=False)
-    ksft_true(_wait_for(lambda: _is_dead(cfg)), "the device is given up")
+    _wait_for(lambda: _is_dead(cfg), "the device is given up")
     start = time.monotonic()
     ip(f"link set dev {cfg.ifname} down")
     ksft_ge(5, time.monotonic() - start, "commands fail at once")
@@ -197,7 +193,7 @@ def given_up(cfg, port):
         with open(f"{driver}/{act}", "w", encoding="utf-8") as file:
             file.write(address)
     names = f"/sys/bus/pci/devices/{address}/net"
-    ksft_true(_wait_for(lambda: os.path.isdir(names)), "it is there again")
+    _wait_for(lambda: os.path.isdir(names), "it is there again")
     ksft_eq(os.listdir(names), [cfg.ifname])
     for version in ("4", "6"):
         if cfg.addr_v[version]:
@@ -213,7 +209,7 @@ def surprise_removal(cfg):
     """The device is gone: commands fail at once, removing does not hang."""
     path = _bus_device(cfg)
     _trigger(cfg, 7021)
-    ksft_true(_wait_for(lambda: _is_dead(cfg)), "the device is given up")
+    _wait_for(lambda: _is_dead(cfg), "the device is given up")
     start = time.monotonic()
     with open(f"{path}/remove", "w", encoding="utf-8") as file:
         file.write("1")

@@ -15,12 +15,12 @@ import os
 import shlex
 import socket
 import struct
-import time
 
 from lib.py import KsftNamedVariant, KsftSkipEx, NetDrvEpEnv, NetdevFamily
 from lib.py import bkg, cmd, defer, ip, rand_port, wait_port_listen
 from lib.py import ksft_disruptive, ksft_eq, ksft_exit, ksft_ge, ksft_gt
 from lib.py import ksft_in, ksft_ne, ksft_run, ksft_true, ksft_variants
+from net.lib.py import ksft_busy_wait
 
 ETH_P_TEST = 0x88b5
 ETH_HLEN = 14
@@ -204,13 +204,8 @@ def _errors(cfg):
     return {name: counters[name] for name in names}
 
 
-def _wait_for(condition):
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
+def _wait_for(condition, what=""):
+    ksft_busy_wait(condition, sleep=0.05, deadline=PATIENCE, comment=what)
 
 
 def _ping(cfg, size=100, count=3):
@@ -390,8 +385,8 @@ def drops(cfg):
         before = _counters(cfg)["rx_xdp_drop"]
         for size in (100, 9014):
             _send(cfg, 100, size)
-        ksft_true(_wait_for(lambda goal=before + 200:
-                            _counters(cfg)["rx_xdp_drop"] == goal))
+        _wait_for(lambda goal=before + 200:
+                  _counters(cfg)["rx_xdp_drop"] == goal)
     defer(_detach, cfg)
     ksft_true(_ping(cfg))
 
@@ -457,7 +452,7 @@ def redirects(cfg):
     _set_program(cfg, path)
     _send(cfg, 100)
     goal = after["rx_xdp_drop"] + 100
-    ksft_true(_wait_for(lambda: _counters(cfg)["rx_xdp_drop"] == goal))
+    _wait_for(lambda: _counters(cfg)["rx_xdp_drop"] == goal)
     ksft_true(_ping(cfg))
 
 
@@ -483,8 +478,7 @@ def replaced_in_place(cfg):
     ksft_eq(_pools(cfg), first)
     before = _counters(cfg)["rx_xdp_drop"]
     _send(cfg, 10)
-    ksft_true(_wait_for(lambda:
-                        _counters(cfg)["rx_xdp_drop"] == before + 10))
+    _wait_for(lambda: _counters(cfg)["rx_xdp_drop"] == before + 10)
 
 
 @ksft_disruptive
@@ -498,11 +492,10 @@ def comes_and_goes_under_traffic(cfg):
         "OPEN:/dev/null"
     send = f"socat -{cfg.addr_ipver} -u OPEN:/dev/zero TCP:{{}}:{{}}"
 
-    def data_flows():
+    def data_flows(when):
         before = _counters(cfg)
-        return _wait_for(lambda: all(
-            _counters(cfg)[name] - before[name] > 1 << 20
-            for name in ("rx_bytes", "tx_bytes")))
+        _wait_for(lambda: all(_counters(cfg)[name] - before[name] > 1 << 20
+                              for name in ("rx_bytes", "tx_bytes")), when)
 
     with bkg(listen.format(ports[0])), \
          bkg(listen.format(ports[1]), host=cfg.remote):
@@ -510,13 +503,13 @@ def comes_and_goes_under_traffic(cfg):
         wait_port_listen(ports[1], host=cfg.remote)
         with bkg(send.format(cfg.baddr, ports[0]), host=cfg.remote), \
              bkg(send.format(cfg.remote_baddr, ports[1])):
-            ksft_true(data_flows(), "at the start")
+            data_flows("at the start")
             for _ in range(5):
                 for path in paths:
                     _set_program(cfg, path)
-                    ksft_true(data_flows(), "with a program")
+                    data_flows("with a program")
                 _detach(cfg)
-                ksft_true(data_flows(), "without one")
+                data_flows("without one")
     ksft_eq(_errors(cfg), errors)
 
 
@@ -542,7 +535,7 @@ def stays_attached(cfg):
             _set_program(cfg, _pin(_program(_swap())))
             ip(f"link set dev {name} up")
             cfg.wait_hw_stats_settle()
-            ksft_true(_wait_for(lambda: _link(cfg)["operstate"] == "UP"))
+            _wait_for(lambda: _link(cfg)["operstate"] == "UP")
         ksft_eq(_send(cfg, 50, reply=True), 50, change)
 
 
@@ -560,8 +553,8 @@ def tagged_packets_pass(cfg):
     defer(cmd, f"ethtool -K {cfg.ifname} rxvlan on")
     for strip in ("off", "on"):
         cmd(f"ethtool -K {cfg.ifname} rxvlan {strip}")
-        ksft_true(_wait_for(lambda: cmd("ping -q -c 1 -W 1 198.51.100.2",
-                                        fail=False).ret == 0))
+        _wait_for(lambda: cmd("ping -q -c 1 -W 1 198.51.100.2",
+                              fail=False).ret == 0)
 
 
 def unsupported_is_refused(cfg):
