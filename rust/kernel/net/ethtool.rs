@@ -233,6 +233,11 @@ pub trait Operations: Driver {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// Sets how pause frames are used. On failure nothing has changed.
+    fn set_pauseparam(_dev: &Device<Self>, _param: PauseParam) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// Returns how many pause frames there were.
     fn get_pause_stats(_dev: &Device<Self>) -> PauseStats {
         build_error!(VTABLE_DEFAULT_ERROR)
@@ -480,6 +485,11 @@ impl<T: Operations> Adapter<T> {
         } else {
             None
         },
+        set_pauseparam: if T::HAS_SET_PAUSEPARAM {
+            Some(Self::set_pauseparam)
+        } else {
+            None
+        },
         get_pause_stats: if T::HAS_GET_PAUSE_STATS {
             Some(Self::get_pause_stats)
         } else {
@@ -668,6 +678,25 @@ impl<T: Operations> Adapter<T> {
         param.autoneg = autoneg.into();
         param.rx_pause = rx.into();
         param.tx_pause = tx.into();
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::get_drvinfo`].
+    unsafe extern "C" fn set_pauseparam(
+        dev: *mut bindings::net_device,
+        param: *mut bindings::ethtool_pauseparam,
+    ) -> c_int {
+        // SAFETY: As in `get_drvinfo()`.
+        let dev = unsafe { Device::<T>::from_raw(dev) };
+        // SAFETY: The core passes an initialised structure.
+        let param = unsafe { &*param };
+        let param = PauseParam {
+            autoneg: param.autoneg != 0,
+            rx: param.rx_pause != 0,
+            tx: param.tx_pause != 0,
+        };
+        from_result(|| T::set_pauseparam(dev, param).map(|()| 0))
     }
 
     /// # Safety

@@ -124,6 +124,17 @@ impl Operations for Test {
         }
     }
 
+    fn set_pauseparam(_dev: &Device<Self>, param: PauseParam) -> Result {
+        match param {
+            PauseParam {
+                autoneg: false,
+                rx: true,
+                tx: false,
+            } => Ok(()),
+            _ => Err(EINVAL),
+        }
+    }
+
     fn get_pause_stats(_dev: &Device<Self>) -> PauseStats {
         PauseStats {
             rx_frames: Some(3),
@@ -406,6 +417,12 @@ mod cases {
         };
         call!(get_pauseparam(dev.as_raw(), &mut param));
         assert_eq!((param.autoneg, param.rx_pause, param.tx_pause), (0, 1, 0));
+        assert_eq!(call!(set_pauseparam(dev.as_raw(), &mut param)), OK);
+        param.autoneg = 1;
+        assert_eq!(
+            call!(set_pauseparam(dev.as_raw(), &mut param)),
+            EINVAL.to_errno()
+        );
         let counters = counted!(ethtool_pause_stats, |stats| {
             call!(get_pause_stats(dev.as_raw(), stats))
         });
