@@ -37,7 +37,10 @@ use kernel::{
 
 use crate::{
     cq,
-    hca::CounterGroup,
+    hca::{
+        CounterGroup,
+        Pause, //
+    },
     netdev::{
         self,
         Mlx5Netdev,
@@ -208,6 +211,16 @@ impl Operations for Mlx5Netdev {
         )
     }
 
+    fn set_pauseparam(dev: &Device<Self>, param: PauseParam) -> Result {
+        if param.autoneg {
+            return Err(EINVAL);
+        }
+        dev.data().hca.set_pause(&Pause {
+            rx: param.rx,
+            tx: param.tx,
+        })
+    }
+
     fn get_pause_stats(dev: &Device<Self>) -> PauseStats {
         counted(dev, stats::pause)
     }
@@ -252,6 +265,7 @@ impl Operations for Mlx5Netdev {
                 .map_or(0, |counters| counters.get(counter));
             stats.add(fmt!("{name}"), value);
         }
+        stats.add(fmt!("rx_out_of_buffer"), data.count_missed());
     }
 
     fn get_ringparam(dev: &Device<Self>) -> RingParam {

@@ -220,6 +220,7 @@ impl Drop for Initialised {
 pub(crate) struct Hca {
     mkey: Mkey,
     tis: Object<DestroyTis>,
+    q_counter: Object<DeallocQCounter>,
     transport_domain: Object<DeallocTransportDomain>,
     pd: Object<DeallocPd>,
     uar: Object<DeallocUar>,
@@ -275,6 +276,7 @@ impl Hca {
             .with(TisContext::PD, pd.number());
         let tis = cmd.execute::<CreateTis>(CreateTisIn::zeroed().embed(CreateTisIn::CTX, &tis))?;
         let tis = Object::adopt(&cmd, tis);
+        let q_counter = Object::adopt(&cmd, cmd.execute::<AllocQCounter>(EmptyIn::zeroed())?);
         // All of memory by DMA address.
         let mkey = MkeyContext::zeroed()
             .with(MkeyContext::ACCESS_MODE_1_0, ACCESS_MODE_PA)
@@ -286,6 +288,7 @@ impl Hca {
         Ok(Self {
             mkey,
             tis,
+            q_counter,
             transport_domain,
             pd,
             uar,
@@ -382,6 +385,19 @@ impl Hca {
         self.tis.number()
     }
 
+    /// Number of the counter of all receive queues.
+    pub(crate) fn q_counter(&self) -> u32 {
+        self.q_counter.number()
+    }
+
+    /// Packets that found no buffer in a receive queue since the function was brought up, modulo 2^32.
+    pub(crate) fn out_of_buffer(&self) -> Result<u32> {
+        let input =
+            QueryQCounterIn::zeroed().with(QueryQCounterIn::COUNTER_SET_ID, self.q_counter());
+        let output = self.cmd.execute::<QueryQCounter>(input)?;
+        Ok(output.get32(QueryQCounterOut::OUT_OF_BUFFER))
+    }
+
     /// Number of the UAR page of all queues.
     pub(crate) fn uar(&self) -> u32 {
         self.uar.number()
@@ -469,6 +485,16 @@ impl Hca {
             rx: register.get(PfccRegister::PPRX) != 0,
             tx: register.get(PfccRegister::PPTX) != 0,
         })
+    }
+
+    /// Sets how the port uses pause frames.
+    pub(crate) fn set_pause(&self, pause: &Pause) -> Result {
+        let register = PfccRegister::zeroed()
+            .with(PfccRegister::LOCAL_PORT, PORT)
+            .with(PfccRegister::PPRX, pause.rx)
+            .with(PfccRegister::PPTX, pause.tx);
+        self.access_register(REGISTER_PFCC, register, false)?;
+        Ok(())
     }
 
     /// A group of what the port counts.

@@ -147,6 +147,13 @@ pub(crate) struct Data {
     pub(crate) program: Arc<xdp::Slot>,
     /// Largest MTU without a program.
     max_mtu: u32,
+    /// Packets that found no buffer, as far as the device was asked.
+    missed: Atomic<u64>,
+    /// For whoever asks it.
+    #[pin]
+    asking: Mutex<()>,
+    /// Somebody looked at that number since it was asked for last.
+    stats_wanted: Atomic<bool>,
     /// The device reported that the link changed.
     link_changed: Atomic<bool>,
     /// A queue does not work any more.
@@ -230,6 +237,9 @@ impl Data {
             }),
             program,
             max_mtu,
+            missed: Atomic::new(0),
+            asking <- new_mutex!(()),
+            stats_wanted: Atomic::new(false),
             link_changed: Atomic::new(false),
             broken: Atomic::new(false),
             cooling: Atomic::new(false),
@@ -247,6 +257,19 @@ impl Data {
     pub(crate) fn max_channels(&self) -> u16 {
         // CAST: Made from a `u16`.
         self.vectors.len() as u16
+    }
+
+    /// Asks the device how many packets found no buffer. The last answer stands if it does not tell.
+    pub(crate) fn count_missed(&self) -> u64 {
+        let _asking = self.asking.lock();
+        let last = self.missed.load(Relaxed);
+        let Ok(now) = self.hca.out_of_buffer() else {
+            return last;
+        };
+        // CAST: The device counts modulo 2^32.
+        let missed = last.wrapping_add(now.wrapping_sub(last as u32).into());
+        self.missed.store(missed, Relaxed);
+        missed
     }
 
     /// The queues that serve `cpu`, while the device is up.
@@ -692,6 +715,9 @@ impl netdev::Driver for Mlx5Netdev {
             stats.tx_errors += counters.tx_errors.get();
             stats.tx_dropped += counters.tx_dropped.get();
         }
+        // The device cannot be asked in this context: next time the answer is at most a second old.
+        stats.rx_missed_errors = dev.data().missed.load(Relaxed);
+        dev.data().stats_wanted.store(true, Relaxed);
         stats
     }
 
@@ -795,6 +821,9 @@ impl netdev::Driver for Mlx5Netdev {
         }
         if data.link_changed.xchg(false, Relaxed) {
             update_link(dev);
+        }
+        if data.stats_wanted.xchg(false, Relaxed) {
+            data.count_missed();
         }
         data.cooling.store(false, Relaxed);
         if data.broken.xchg(false, Relaxed) {

@@ -198,6 +198,7 @@ impl ReceiveQueue {
             .with(RqContext::STATE, QUEUE_STATE_RST)
             .with(RqContext::FLUSH_IN_ERROR_EN, 1u32)
             .with(RqContext::CQN, cq.number())
+            .with(RqContext::COUNTER_SET_ID, hca.q_counter())
             .embed(RqContext::WQ, &wq);
         let input = CreateRqIn::zeroed().embed(CreateRqIn::CTX, &context);
         let output = hca

@@ -42,6 +42,10 @@ commands! {
     ModifyCq = 0x403: ModifyCqIn => StatusOut;
     QueryVportState = 0x750: EmptyIn => QueryVportStateOut;
     QueryNicVportContext = 0x754: EmptyIn => QueryNicVportContextOut;
+    /// Numbers of counters have 8 bits.
+    AllocQCounter = 0x771: EmptyIn => NumberOut;
+    DeallocQCounter = 0x772: NumberIn => StatusOut;
+    QueryQCounter = 0x773: QueryQCounterIn => QueryQCounterOut;
     AllocPd = 0x800: EmptyIn => NumberOut;
     DeallocPd = 0x801: NumberIn => StatusOut;
     AllocUar = 0x802: EmptyIn => NumberOut;

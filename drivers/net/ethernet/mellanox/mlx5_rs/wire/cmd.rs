@@ -72,6 +72,15 @@ layouts! {
         TIRN: 0x48, 24;
     }
 
+    QueryQCounterIn[0x20] "query_q_counter_in" {
+        COUNTER_SET_ID: 0xf8, 8;
+    }
+
+    QueryQCounterOut[0x100] "query_q_counter_out" {
+        /// Packets that found no buffer in a receive queue.
+        OUT_OF_BUFFER: 0x180, 32;
+    }
+
     CreateEqIn[0x110] "create_eq_in" {
         EQ_CONTEXT_ENTRY: 0x80, 0;
         EVENT_BITMASK: 0x2c0, 64;

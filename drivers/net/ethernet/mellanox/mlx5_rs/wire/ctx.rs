@@ -65,6 +65,7 @@ layouts! {
         STATE: 0x8, 4;
         FLUSH_IN_ERROR_EN: 0xd, 1;
         CQN: 0x48, 24;
+        COUNTER_SET_ID: 0x60, 8;
         WQ: 0x180, 0;
     }
 

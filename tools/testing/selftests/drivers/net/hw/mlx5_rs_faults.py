@@ -10,12 +10,13 @@ to a port that the plan names triggers a fault.
 """
 
 import os
+import shlex
 import socket
 import threading
 import time
 from contextlib import contextmanager
 
-from lib.py import KsftNamedVariant, KsftSkipEx, NetDrvEpEnv
+from lib.py import EthtoolFamily, KsftNamedVariant, KsftSkipEx, NetDrvEpEnv
 from lib.py import cmd, defer, ip
 from lib.py import ksft_disruptive, ksft_eq, ksft_exit, ksft_ge, ksft_gt
 from lib.py import ksft_ne, ksft_run, ksft_true, ksft_variants
@@ -105,6 +106,47 @@ def queue_recovers(cfg, port, counter):
 
     _wait_for(seen, "the queues are made anew")
     ksft_gt(_counters(cfg, counter), errors, counter)
+    _traffic_resumes(cfg)
+
+
+def _missed(cfg):
+    link = ip(f"-s -s link show dev {cfg.ifname}", json=True)[0]
+    return link["stats64"]["rx"]["missed_errors"]
+
+
+def no_buffers(cfg):
+    """Packets for which there is no buffer are held back, or counted."""
+    header = {"header": {"dev-index": cfg.ifindex}}
+    entries = EthtoolFamily().rings_get(header)["rx"]
+    cmd(f"ethtool -G {cfg.ifname} rx 64")
+    defer(cmd, f"ethtool -G {cfg.ifname} rx {entries}")
+    flood = f"""
+import socket
+family = socket.AF_INET6 if ":" in "{cfg.addr}" else socket.AF_INET
+sock = socket.socket(family, socket.SOCK_DGRAM)
+for _ in range(5000):
+    try:
+        sock.sendto(b"x", ("{cfg.addr}", 9))
+    except OSError:
+        pass
+"""
+    flood = f"python3 -c {shlex.quote(flood)}"
+
+    before = _counters(cfg, "rx_out_of_buffer")
+    cmd(flood, host=cfg.remote)
+    ksft_eq(_counters(cfg, "rx_out_of_buffer"), before, "with pause frames")
+
+    cmd(f"ethtool -A {cfg.ifname} tx off")
+    defer(cmd, f"ethtool -A {cfg.ifname} tx on")
+    ksft_ne(cmd(f"ethtool -A {cfg.ifname} autoneg on", fail=False).ret, 0)
+
+    def drops():
+        cmd(flood, host=cfg.remote)
+        return _counters(cfg, "rx_out_of_buffer") > before
+
+    _wait_for(drops, "without pause frames")
+    goal = _counters(cfg, "rx_out_of_buffer")
+    _wait_for(lambda: _missed(cfg) >= goal, "counted by the interface")
     _traffic_resumes(cfg)
 
 
@@ -224,8 +266,9 @@ def main() -> None:
         if os.path.basename(driver) != "mlx5_rs":
             raise KsftSkipEx("only for mlx5_rs on the device model")
         # The last ones end the device.
-        ksft_run([queue_recovers, lost_wakeup, lost_command_interrupt,
-                  failed_command, given_up, surprise_removal],
+        ksft_run([queue_recovers, no_buffers, lost_wakeup,
+                  lost_command_interrupt, failed_command, given_up,
+                  surprise_removal],
                  args=(cfg, ))
     ksft_exit()
 
