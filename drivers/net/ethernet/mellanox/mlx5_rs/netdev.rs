@@ -68,12 +68,19 @@ use crate::{
         self,
         ReceiveQueueTable, //
     },
-    stats::Counters,
+    stats::{
+        self,
+        Counters, //
+    },
     steering::Steering,
     tx::{
         self,
         Posted,
         TransmitQueue, //
+    },
+    wire::{
+        ctx::IeeeCounters,
+        Layout, //
     },
 };
 
@@ -152,7 +159,11 @@ pub(crate) struct Data {
     /// For whoever asks it.
     #[pin]
     asking: Mutex<()>,
-    /// Somebody looked at that number since it was asked for last.
+    /// Frames of a wrong length, likewise.
+    length_errors: Atomic<u64>,
+    /// Frames whose FCS is wrong, likewise.
+    crc_errors: Atomic<u64>,
+    /// Somebody looked at these numbers since they were asked for last.
     stats_wanted: Atomic<bool>,
     /// The device reported that the link changed.
     link_changed: Atomic<bool>,
@@ -239,6 +250,8 @@ impl Data {
             max_mtu,
             missed: Atomic::new(0),
             asking <- new_mutex!(()),
+            length_errors: Atomic::new(0),
+            crc_errors: Atomic::new(0),
             stats_wanted: Atomic::new(false),
             link_changed: Atomic::new(false),
             broken: Atomic::new(false),
@@ -270,6 +283,17 @@ impl Data {
         let missed = last.wrapping_add(now.wrapping_sub(last as u32).into());
         self.missed.store(missed, Relaxed);
         missed
+    }
+
+    /// Asks the device for everything that [`Mlx5Netdev::get_stats64`] cannot ask it.
+    fn update_errors(&self) {
+        self.count_missed();
+        if let Ok(counters) = self.hca.port_counters() {
+            let length = stats::length_errors(&counters);
+            self.length_errors.store(length, Relaxed);
+            let crc = counters.get(IeeeCounters::A_FRAME_CHECK_SEQUENCE_ERRORS);
+            self.crc_errors.store(crc, Relaxed);
+        }
     }
 
     /// The queues that serve `cpu`, while the device is up.
@@ -716,8 +740,14 @@ impl netdev::Driver for Mlx5Netdev {
             stats.tx_dropped += counters.tx_dropped.get();
         }
         // The device cannot be asked in this context: next time the answer is at most a second old.
-        stats.rx_missed_errors = dev.data().missed.load(Relaxed);
-        dev.data().stats_wanted.store(true, Relaxed);
+        let data = dev.data();
+        stats.rx_missed_errors = data.missed.load(Relaxed);
+        stats.rx_length_errors = data.length_errors.load(Relaxed);
+        stats.rx_crc_errors = data.crc_errors.load(Relaxed);
+        for errors in [stats.rx_length_errors, stats.rx_crc_errors] {
+            stats.rx_errors = stats.rx_errors.wrapping_add(errors);
+        }
+        data.stats_wanted.store(true, Relaxed);
         stats
     }
 
@@ -823,7 +853,7 @@ impl netdev::Driver for Mlx5Netdev {
             update_link(dev);
         }
         if data.stats_wanted.xchg(false, Relaxed) {
-            data.count_missed();
+            data.update_errors();
         }
         data.cooling.store(false, Relaxed);
         if data.broken.xchg(false, Relaxed) {

@@ -201,6 +201,17 @@ pub(crate) fn mac(counters: &IeeeCounters) -> EthMacStats {
     }
 }
 
+/// Frames received whose length was wrong.
+pub(crate) fn length_errors(counters: &IeeeCounters) -> u64 {
+    [
+        IeeeCounters::A_IN_RANGE_LENGTH_ERRORS,
+        IeeeCounters::A_OUT_OF_RANGE_LENGTH_FIELD,
+        IeeeCounters::A_FRAME_TOO_LONG_ERRORS,
+    ]
+    .into_iter()
+    .fold(0, |sum, field| sum.wrapping_add(counters.get(field)))
+}
+
 /// What the PHY counts.
 pub(crate) fn phy(counters: &IeeeCounters) -> EthPhyStats {
     EthPhyStats {

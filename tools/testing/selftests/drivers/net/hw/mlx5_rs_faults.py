@@ -109,9 +109,23 @@ def queue_recovers(cfg, port, counter):
     _traffic_resumes(cfg)
 
 
-def _missed(cfg):
+def _rx_stats(cfg):
     link = ip(f"-s -s link show dev {cfg.ifname}", json=True)[0]
-    return link["stats64"]["rx"]["missed_errors"]
+    return link["stats64"]["rx"]
+
+
+def too_long(cfg):
+    """Frames above the MTU are counted as errors."""
+    mtu = cfg.dev["mtu"]
+    remote = f"link set dev {cfg.remote_ifname} mtu"
+    ip(f"{remote} {mtu + 1000}", host=cfg.remote)
+    defer(ip, f"{remote} {mtu}", host=cfg.remote)
+    before = _rx_stats(cfg)
+    cmd(f"ping -q -c 5 -i 0.05 -W 1 -M do -s {mtu + 500} {cfg.addr}",
+        host=cfg.remote, fail=False)
+    for name in ("length_errors", "errors"):
+        _wait_for(lambda goal=before[name] + 5, name=name:
+                  _rx_stats(cfg)[name] >= goal, name)
 
 
 def no_buffers(cfg):
@@ -146,7 +160,8 @@ for _ in range(5000):
 
     _wait_for(drops, "without pause frames")
     goal = _counters(cfg, "rx_out_of_buffer")
-    _wait_for(lambda: _missed(cfg) >= goal, "counted by the interface")
+    _wait_for(lambda: _rx_stats(cfg)["missed_errors"] >= goal,
+              "counted by the interface")
     _traffic_resumes(cfg)
 
 
@@ -266,7 +281,7 @@ def main() -> None:
         if os.path.basename(driver) != "mlx5_rs":
             raise KsftSkipEx("only for mlx5_rs on the device model")
         # The last ones end the device.
-        ksft_run([queue_recovers, no_buffers, lost_wakeup,
+        ksft_run([queue_recovers, no_buffers, too_long, lost_wakeup,
                   lost_command_interrupt, failed_command, given_up,
                   surprise_removal],
                  args=(cfg, ))
