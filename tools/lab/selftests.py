@@ -34,7 +34,7 @@ SHELL_TESTS = ("hw/ethtool_std_stats", "hw/ethtool_rmon")
 QUICK = ("queues", "napi_id", "hw/irq")
 DIRECTORY = "tools/testing/selftests/drivers/net"
 TABLES = REPO / "Documentation/networking/device_drivers/ethernet/mellanox"
-# Seconds that one test may take; under TCG gro comes closest.
+# Seconds that one test may take.
 TIMEOUT = 2400
 # hw/rss_ctx wants ten queues for its largest case, hw/toeplitz two CPUs beside eight queues.
 CPUS = 10
