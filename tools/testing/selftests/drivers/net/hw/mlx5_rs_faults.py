@@ -128,6 +128,23 @@ def too_long(cfg):
                   _rx_stats(cfg)[name] >= goal, name)
 
 
+def _flood(cfg):
+    """The other end sends bursts of 128 datagrams, which the device segments."""
+    program = f"""
+import socket
+family = socket.AF_INET6 if ":" in "{cfg.addr}" else socket.AF_INET
+sock = socket.socket(family, socket.SOCK_DGRAM)
+UDP_SEGMENT = 103
+sock.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 64)
+for _ in range(20):
+    try:
+        sock.sendto(bytes(128 * 64), ("{cfg.addr}", 9))
+    except OSError:
+        pass
+"""
+    cmd(f"python3 -c {shlex.quote(program)}", host=cfg.remote)
+
+
 def no_buffers(cfg):
     """Packets for which there is no buffer are held back, or counted."""
     header = {"header": {"dev-index": cfg.ifindex}}
@@ -141,23 +158,10 @@ def no_buffers(cfg):
     ethtool.coalesce_set({**header, **late})
     defer(ethtool.coalesce_set,
           {**header, **{name: before[name] for name in late}})
-    flood = f"""
-import socket
-family = socket.AF_INET6 if ":" in "{cfg.addr}" else socket.AF_INET
-sock = socket.socket(family, socket.SOCK_DGRAM)
-UDP_SEGMENT = 103
-sock.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 64)
-for _ in range(20):
-    try:
-        sock.sendto(bytes(128 * 64), ("{cfg.addr}", 9))
-    except OSError:
-        pass
-"""
-    flood = f"python3 -c {shlex.quote(flood)}"
 
     dropped = _counters(cfg, "rx_out_of_buffer")
     paused = _counters(cfg, "tx_pause_ctrl_phy")
-    cmd(flood, host=cfg.remote)
+    _flood(cfg)
     ksft_gt(_counters(cfg, "tx_pause_ctrl_phy"), paused, "pause frames")
     ksft_eq(_counters(cfg, "rx_out_of_buffer"), dropped, "with pause frames")
 
@@ -166,13 +170,52 @@ for _ in range(20):
     ksft_ne(cmd(f"ethtool -A {cfg.ifname} autoneg on", fail=False).ret, 0)
 
     paused = _counters(cfg, "tx_pause_ctrl_phy")
-    cmd(flood, host=cfg.remote)
+    _flood(cfg)
     goal = _counters(cfg, "rx_out_of_buffer")
     ksft_gt(goal, dropped, "without pause frames")
     ksft_eq(_counters(cfg, "tx_pause_ctrl_phy"), paused, "no pause frames")
     _wait_for(lambda: _rx_stats(cfg)["missed_errors"] >= goal,
               "counted by the interface")
     _traffic_resumes(cfg)
+
+
+@contextmanager
+def _no_pages():
+    """No page pool of the system has a page."""
+    faults = "/sys/kernel/debug/fail_function"
+    if not os.path.exists(faults):
+        raise KsftSkipEx("kernel without CONFIG_FAIL_FUNCTION")
+
+    def configure(name, value):
+        with open(f"{faults}/{name}", "w", encoding="ascii") as attribute:
+            attribute.write(f"{value}\n")
+
+    configure("inject", "page_pool_alloc_netmems")
+    try:
+        # Without the call trace of each.
+        configure("verbose", 0)
+        configure("times", -1)
+        configure("probability", 100)
+        yield
+    finally:
+        configure("probability", 0)
+        configure("inject", "")
+
+
+def no_memory(cfg):
+    """Without memory packets are lost, but no queue is."""
+    def starves():
+        _flood(cfg)
+        return _counters(cfg, "rx_out_of_buffer") > dropped
+
+    dropped, failed, recovered = (
+        _counters(cfg, name)
+        for name in ("rx_out_of_buffer", "rx_alloc_fail", "recover"))
+    with _no_pages():
+        _wait_for(starves, "all buffers are used")
+        ksft_gt(_counters(cfg, "rx_alloc_fail"), failed, "failures")
+    _traffic_resumes(cfg)
+    ksft_eq(_counters(cfg, "recover"), recovered, "queues made anew")
 
 
 _lost = [
@@ -291,9 +334,9 @@ def main() -> None:
         if os.path.basename(driver) != "mlx5_rs":
             raise KsftSkipEx("only for mlx5_rs on the device model")
         # The last ones end the device.
-        ksft_run([queue_recovers, no_buffers, too_long, lost_wakeup,
-                  lost_command_interrupt, failed_command, given_up,
-                  surprise_removal],
+        ksft_run([queue_recovers, no_buffers, no_memory, too_long,
+                  lost_wakeup, lost_command_interrupt, failed_command,
+                  given_up, surprise_removal],
                  args=(cfg, ))
     ksft_exit()
 
